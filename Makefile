@@ -1,0 +1,53 @@
+# make demo   a real training experiment, end to end        make test   every test
+# make lint   style, types, layers                          make bench  the figures in docs/reference/benchmarks.md
+# Each target does all of its own set-up; a fresh machine needs Python 3.11 or newer and make.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+VENV := .venv
+BIN := $(VENV)/bin
+RUNNER := $(BIN)/studio-runner
+
+.PHONY: setup setup-dev demo test test-fast lint format bench docs constraints clean
+
+setup: $(VENV)/.installed            ## the runner in .venv
+setup-dev: $(VENV)/.installed-dev    ## and what its tests and checks need
+
+$(VENV)/.installed: pyproject.toml requirements/run.txt scripts/bootstrap
+	scripts/bootstrap $(VENV) requirements/run.txt
+	touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed requirements/dev.txt
+	scripts/bootstrap $(VENV) requirements/dev.txt
+	touch $@
+
+demo: setup
+	$(BIN)/python -m examples.demo
+
+test: setup-dev
+	$(BIN)/python -m pytest
+
+test-fast: setup-dev
+	$(BIN)/python -m pytest tests/unit tests/contract
+
+lint: setup-dev
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: setup-dev
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+bench: setup-dev
+	$(BIN)/python -m bench
+
+docs: setup-dev                      ## the generated parts of docs/reference
+	$(BIN)/python scripts/generate_reference.py
+
+constraints: setup-dev               ## newest versions into requirements/
+	scripts/constraints $(BIN)/uv
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis

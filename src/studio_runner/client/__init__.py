@@ -1,0 +1,1 @@
+"""The front end: package, submit, follow, stop, fetch."""

@@ -1,0 +1,1 @@
+"""What experiments run in: virtual environments (and, behind the same seam, containers)."""

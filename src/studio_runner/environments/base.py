@@ -1,0 +1,48 @@
+"""The environment seam: something that turns argv into a command."""
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from studio_runner.process.base import Command
+
+Log = Callable[[str], None]
+"""Takes one line (no line end) for the experiment's output; must not block."""
+
+
+@dataclass(frozen=True)
+class EnvironmentSpec:
+    """What a request asks of its environment.
+
+    `python` is a version prefix (`"3"`, `"3.8"`, `"2.7.18"`, or `""` for any); `requirements` the lines as sent
+    (INTERFACE section 4); `variables` what `${NAME}` in them means.
+    """
+
+    python: str
+    requirements: tuple[str, ...]
+    variables: Mapping[str, str] = field(default_factory=dict)
+
+
+class Environment(Protocol):
+    """A prepared environment, in use until its context ends."""
+
+    @property
+    def name(self) -> str:
+        """For people: `python 3.8.18, 12 packages`."""
+        ...
+
+    def command(self, argv: Sequence[str], env: Mapping[str, str], cwd: Path) -> Command:
+        """`argv` starts with the script or `-m`; the interpreter is put before it and its directory onto PATH."""
+        ...
+
+
+class EnvironmentProvider(Protocol):
+    """Makes environments."""
+
+    async def key(self, spec: EnvironmentSpec) -> str: ...
+
+    def prepare(self, spec: EnvironmentSpec, log: Log) -> AbstractAsyncContextManager[Environment]:
+        """Build or find the environment; EnvironmentFailedError when it cannot be had, its words in `log`."""
+        ...

@@ -1,0 +1,1 @@
+"""Starting, watching, limiting and ending processes, and carrying their output."""

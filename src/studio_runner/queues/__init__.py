@@ -1,0 +1,1 @@
+"""Where messages wait: brokers by URL scheme."""

@@ -1,0 +1,114 @@
+"""The queue seam: a broker hands out deliveries, a delivery is settled exactly once.
+
+Messages are bytes here; what they mean is the intake's business. At-least-once: a delivery that is
+not settled when its runner dies comes back, with `attempts` one higher.
+"""
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+
+
+class Ticket(Protocol):
+    """What a gate set aside for one message; given back when the message went to somebody else."""
+
+    def release(self) -> None: ...
+
+
+class Gate(Protocol):
+    """Decides, before a message is taken, whether this runner takes it."""
+
+    def admit(self, queue: str, body: bytes) -> Ticket | None:
+        """Reserve what the message needs and return the ticket, or None: not here, or not now."""
+        ...
+
+    async def opened(self) -> None:
+        """Return once asking again could be worth while: at once while anything is free, else when something
+        was given back."""
+        ...
+
+
+class Delivery(Protocol):
+    """One message held by this runner. Exactly one of `ack`, `requeue`, `dead_letter` ends it."""
+
+    @property
+    def body(self) -> bytes: ...
+    @property
+    def queue(self) -> str: ...
+    @property
+    def attempts(self) -> int:
+        """How often the message was delivered before and charged to its budget (0 the first time)."""
+        ...
+
+    @property
+    def ticket(self) -> Ticket:
+        """What the gate reserved for it."""
+        ...
+
+    async def extend(self) -> None:
+        """Renew the lease; LeaseLostError when somebody else owns the message now."""
+        ...
+
+    async def ack(self) -> None: ...
+    async def requeue(self, delay: float = 0.0, *, charge: bool = True) -> None:
+        """Give the message back, to be delivered again no sooner than `delay` seconds from now.
+        `charge` False leaves `attempts` as it was (planned stops)."""
+        ...
+
+    async def dead_letter(self, reason: str) -> None:
+        """Set the message aside for a person, with the reason (one sentence)."""
+        ...
+
+
+@dataclass(frozen=True)
+class QueueStatus:
+    """Depths of one queue; `dead` counts its dead letters."""
+
+    name: str
+    waiting: int
+    claimed: int
+    delayed: int
+    dead: int
+
+
+@dataclass(frozen=True)
+class DeadLetter:
+    """A message that was set aside."""
+
+    queue: str
+    name: str
+    reason: str
+    at: datetime
+    attempts: int
+    body: bytes
+
+
+class Broker(AbstractAsyncContextManager["Broker"], Protocol):
+    """A place with queues."""
+
+    async def queues(self) -> Sequence[str]:
+        """Names of all queues there are now (response queues included; the caller filters)."""
+        ...
+
+    def consume(self, queue: str, gate: Gate) -> AsyncIterator[Delivery]:
+        """Messages of `queue` that `gate` admits, oldest first, for ever; a message it does not admit stays."""
+        ...
+
+    async def publish(self, queue: str, body: bytes) -> None: ...
+    async def exists(self, queue: str) -> bool: ...
+
+
+class QueueKeeper(Protocol):
+    """What people do with queues beyond running them; a broker offers it where it can."""
+
+    async def status(self, queue: str) -> QueueStatus: ...
+    async def dead_letters(self, queue: str) -> Sequence[DeadLetter]: ...
+    async def revive(self, queue: str, name: str | None = None) -> int:
+        """Put one dead letter (or all) back on the queue with a fresh budget; returns how many."""
+        ...
+
+    async def withdraw(self, queue: str, key: str) -> bool:
+        """Take the waiting message of experiment `key` off the queue; False when it is not waiting there."""
+        ...

@@ -1,0 +1,1 @@
+"""Where artifacts live: stores by URL scheme, archives, transfer."""

@@ -1,0 +1,45 @@
+"""The storage seam: objects by key, streamed. One `Store` is one bucket (or one directory)."""
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Protocol
+
+CHUNK = 1 << 20
+"""Bytes per piece of a stream, roughly; a stream may use any other size."""
+
+
+@dataclass(frozen=True)
+class ObjectInfo:
+    """What a store knows of an object; `etag` changes whenever the content does; `modified` is Unix time."""
+
+    key: str
+    size: int
+    etag: str
+    modified: float
+
+
+@dataclass(frozen=True)
+class Precondition:
+    """What must hold for a put: the object has this etag, or (`etag` None) does not exist."""
+
+    etag: str | None
+
+
+class Store(Protocol):
+    """Objects of one bucket. Errors: ObjectNotFoundError, UnauthorisedError, StorageUnavailableError."""
+
+    async def head(self, key: str) -> ObjectInfo: ...
+
+    def get(self, key: str) -> AsyncIterator[bytes]:
+        """The object's bytes from the start. ObjectNotFoundError comes with the first piece."""
+        ...
+
+    async def put(self, key: str, stream: AsyncIterator[bytes], *, when: Precondition | None = None) -> ObjectInfo:
+        """Write the object; readers see the old or the new one, never a part. PreconditionFailedError when
+        `when` does not hold."""
+        ...
+
+    def list(self, prefix: str = "") -> AsyncIterator[ObjectInfo]: ...
+    async def delete(self, key: str) -> None:
+        """Remove the object; one that is not there is no error."""
+        ...
