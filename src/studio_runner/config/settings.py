@@ -79,10 +79,9 @@ class ExperimentSettings:
 
 @dataclass(frozen=True)
 class CacheSettings:
-    """Byte budgets."""
+    """Byte budgets of what is kept between experiments."""
 
     environments: int
-    artifacts: int
 
 
 @dataclass(frozen=True)
