@@ -45,6 +45,8 @@ class MachineSettings:
     max_cores: int
     max_mem: int
     max_disk: int
+    cpu_only: bool
+    """Use no GPUs: experiments that ask for some run without them."""
 
 
 @dataclass(frozen=True)

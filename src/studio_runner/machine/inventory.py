@@ -1,0 +1,43 @@
+"""What the machine has: cores, memory, disk, as far as this process may use them."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from studio_runner.config.settings import MachineSettings
+
+
+@dataclass(frozen=True)
+class Capacity:
+    """An amount of machine: whole cores, bytes of memory, bytes of disk."""
+
+    cores: int
+    memory: int
+    disk: int
+
+
+def inventory(settings: MachineSettings, working_dir: Path) -> Capacity:
+    """Cores this process may run on, physical memory, space free on the disk of `working_dir`, each cut to its
+    setting where that is smaller (0: no cut)."""
+    return Capacity(
+        cores=_cut(_cores(), settings.max_cores),
+        memory=_cut(psutil.virtual_memory().total, settings.max_mem),
+        disk=_cut(_free_disk(working_dir), settings.max_disk),
+    )
+
+
+def _cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _free_disk(directory: Path) -> int:
+    existing = next(place for place in (directory, *directory.absolute().parents) if place.exists())
+    return psutil.disk_usage(str(existing)).free
+
+
+def _cut(amount: int, limit: int) -> int:
+    return min(amount, limit) if limit > 0 else amount

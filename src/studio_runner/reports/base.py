@@ -1,0 +1,100 @@
+"""The reporting seam: what happens to experiments, told to whoever listens."""
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from studio_runner.errors import Reason, StudioRunnerError
+from studio_runner.messages.request import Request
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Subject:
+    """The attempt that an event is about. `number` counts from 1; `directory` is where it runs."""
+
+    request: Request
+    queue: str
+    number: int
+    host: str
+    directory: Path
+
+    @property
+    def key(self) -> str:
+        return self.request.key
+
+
+@dataclass(frozen=True)
+class Started:
+    """The attempt has its directory and its share of the machine."""
+
+    subject: Subject
+    at: float
+
+
+@dataclass(frozen=True)
+class StageEntered:
+    """The attempt goes on to another stage (`prepare`, `run`, `finish`)."""
+
+    subject: Subject
+    at: float
+    stage: str
+
+
+@dataclass(frozen=True)
+class Checkpointed:
+    """Mutable artifacts were uploaded while the script runs."""
+
+    subject: Subject
+    at: float
+
+
+@dataclass(frozen=True)
+class Ended:
+    """The attempt is over. `final` is False when the experiment will be tried again."""
+
+    subject: Subject
+    at: float
+    reason: Reason
+    sentence: str
+    exit_code: int | None
+    signal: int | None
+    final: bool
+    peak_memory: int
+    cpu_seconds: float
+
+
+Event = Started | StageEntered | Checkpointed | Ended
+
+
+class Reporter(Protocol):
+    """Takes events one after the other; what it raises is logged and forgotten."""
+
+    async def report(self, event: Event) -> None: ...
+
+
+class Reports:
+    """Tells every reporter, in order, each with a time limit."""
+
+    def __init__(self, reporters: Sequence[Reporter], patience: float = 10.0) -> None:
+        self._reporters = tuple(reporters)
+        self._patience = patience
+
+    async def report(self, event: Event) -> None:
+        """Never raises for a reporter's sake."""
+        for reporter in self._reporters:
+            try:
+                async with asyncio.timeout(self._patience):
+                    await reporter.report(event)
+            except (StudioRunnerError, OSError, TimeoutError) as error:
+                log.warning(
+                    "%s could not report %s of experiment %s: %s",
+                    type(reporter).__name__,
+                    type(event).__name__,
+                    event.subject.key,
+                    error,
+                )

@@ -1,0 +1,38 @@
+"""What every attempt on this runner shares."""
+
+import os
+import socket
+import uuid
+from dataclasses import dataclass
+
+from studio_runner.config.settings import Settings
+from studio_runner.environments.base import EnvironmentProvider
+from studio_runner.machine.ledger import Ledger
+from studio_runner.process.spawn import Spawner
+from studio_runner.reports.base import Reports
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Who this runner is: the machine's name, and an id of this process that is never used again."""
+
+    host: str
+    runner: str
+
+
+def identify() -> Identity:
+    """A fresh identity for this process."""
+    host = socket.gethostname()
+    return Identity(host=host, runner=f"{host}-{os.getpid()}-{uuid.uuid4().hex[:8]}")
+
+
+@dataclass(frozen=True)
+class Host:
+    """The runner's parts, as an attempt sees them."""
+
+    identity: Identity
+    settings: Settings
+    ledger: Ledger
+    spawner: Spawner
+    environments: EnvironmentProvider
+    reports: Reports

@@ -1,0 +1,155 @@
+"""From bytes on a queue to a reserved place on this machine: read, then admit.
+
+A message is looked at before it is taken. What cannot be read is admitted without a reservation, so that the attempt
+can set it aside; what can never fit here is left to other runners and said once.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+
+from studio_runner.errors import InvalidMessageError
+from studio_runner.machine.inventory import Capacity
+from studio_runner.machine.ledger import NOTHING, Ledger, Reservation
+from studio_runner.messages.request import Request, parse_request
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Admission:
+    """The ticket of an admitted message: its request (or why it cannot be read) and its share of the machine."""
+
+    request: Request | None
+    error: InvalidMessageError | None
+    reservation: Reservation
+    cancelled: Callable[[], None]
+
+    def release(self) -> None:
+        """The message went to somebody else."""
+        self.reservation.release()
+        self.cancelled()
+
+
+def need_of(request: Request) -> Capacity:
+    """The share of a machine that a request asks for; at least one core."""
+    resources = request.resources
+    return Capacity(cores=max(1, resources.cpus), memory=resources.ram, disk=resources.hdd)
+
+
+@lru_cache(maxsize=128)
+def _read(body: bytes) -> Request | InvalidMessageError:
+    """The same waiting message is looked at many times before its turn comes."""
+    try:
+        return parse_request(body)
+    except InvalidMessageError as error:
+        return error
+
+
+class Quota:
+    """How many more experiments may be taken, and how soon (`--limit-tasks`, `--limit-interval`, drain)."""
+
+    def __init__(self, tasks: int, interval: float) -> None:
+        self._left = tasks if tasks > 0 else None
+        self._interval = interval
+        self._next = 0.0
+        self.closed = False
+
+    @property
+    def spent(self) -> bool:
+        """True when nothing will be taken any more."""
+        return self.closed or self._left == 0
+
+    @property
+    def wait(self) -> float:
+        """Seconds until the next experiment may be taken."""
+        return max(0.0, self._next - time.monotonic())
+
+    def take(self) -> None:
+        if self._left is not None:
+            self._left -= 1
+        self._next = time.monotonic() + self._interval
+
+    def untake(self) -> None:
+        """The message that was counted went to somebody else."""
+        if self._left is not None:
+            self._left += 1
+        self._next = 0.0
+
+
+class Intake:
+    """The gate of one queue."""
+
+    def __init__(self, ledger: Ledger, quota: Quota, *, gpus: bool) -> None:
+        self._ledger, self._quota, self._gpus = ledger, quota, gpus
+        self._worth_asking = asyncio.Event()
+        self._worth_asking.set()
+        self._told: set[str] = set()
+        ledger.subscribe(self._worth_asking)
+
+    def close(self) -> None:
+        self._ledger.unsubscribe(self._worth_asking)
+
+    async def opened(self) -> None:
+        """Return once asking again is worth while: something was given back since the last refusal, and the quota
+        allows a start."""
+        while True:
+            await self._worth_asking.wait()
+            if self._quota.spent:
+                await asyncio.Event().wait()  # until the consumer is cancelled
+            if not self._quota.wait:
+                return
+            await asyncio.sleep(self._quota.wait)
+
+    def admit(self, queue: str, body: bytes) -> Admission | None:
+        """Reserve what the message needs, or None when it must stay where it is for now."""
+        if self._quota.spent or self._quota.wait:
+            return self._refuse()
+        request = _read(body)
+        if isinstance(request, InvalidMessageError):
+            return self._take(None, request, NOTHING)
+        if _over(request):
+            return self._take(request, None, NOTHING)
+        return self._admit_readable(queue, request)
+
+    def _admit_readable(self, queue: str, request: Request) -> Admission | None:
+        need = need_of(request)
+        why_never = self._ledger.shortfalls(need) + self._gpu_shortfall(request)
+        if why_never:
+            self._tell_once(queue, request.key, why_never)
+            return None
+        return self._take(request, None, need) or self._refuse()
+
+    def _take(
+        self, request: Request | None, error: InvalidMessageError | None, need: Capacity
+    ) -> Admission | None:
+        reservation = self._ledger.reserve(need)
+        if reservation is None:
+            return None
+        self._quota.take()
+        return Admission(request, error, reservation, self._quota.untake)
+
+    def _refuse(self) -> None:
+        self._worth_asking.clear()
+
+    def _gpu_shortfall(self, request: Request) -> list[str]:
+        wanted = max(request.resources.gpus, request.resources.gpu_count)
+        return [f"{wanted} GPU wanted, none here"] if wanted and self._gpus else []
+
+    def _tell_once(self, queue: str, key: str, why: list[str]) -> None:
+        if key not in self._told:
+            self._told.add(key)
+            log.warning(
+                "experiment %s on %s can never run on this machine and is left to others: %s",
+                key,
+                queue,
+                "; ".join(why),
+            )
+
+
+def _over(request: Request) -> bool:
+    """Its lifetime has passed: it needs no room, only an end."""
+    return request.lifetime_deadline is not None and time.time() > request.lifetime_deadline
