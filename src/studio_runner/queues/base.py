@@ -29,6 +29,15 @@ class Gate(Protocol):
         was given back."""
         ...
 
+    @property
+    def releases(self) -> int:
+        """How often something was given back so far: when it changes, a message refused before may fit now."""
+        ...
+
+    async def released(self, seen: int) -> None:
+        """Return once `releases` is other than `seen` (at once when it is already)."""
+        ...
+
 
 class Delivery(Protocol):
     """One message held by this runner. Exactly one of `ack`, `requeue`, `dead_letter` ends it."""
