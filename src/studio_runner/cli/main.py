@@ -1,5 +1,125 @@
-"""Entry point."""
+"""Entry point: runs a command, turns every error into a sentence and an exit code."""
+
+import os
+import signal
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NoReturn
+
+import click
+
+from studio_runner import __version__
+from studio_runner.cli.common import COMPLETE, NAME, common
+from studio_runner.cli.session import Session
+from studio_runner.cli.table import Commands
+from studio_runner.errors import ExitCode, StudioRunnerError
+
+INTERRUPTED = 128 + signal.SIGINT
+READER_GONE = 128 + signal.SIGPIPE
 
 
-def main() -> None:
-    raise SystemExit(0)
+def main() -> NoReturn:
+    """The command `studio-runner`."""
+    if instruction := os.environ.get(COMPLETE):
+        from click.shell_completion import shell_complete
+
+        raise SystemExit(shell_complete(application(), {"obj": Session(os.environ)}, NAME, COMPLETE, instruction))
+    raise SystemExit(call(sys.argv[1:], os.environ))
+
+
+def application() -> Commands:
+    """All of the command line."""
+    version = click.version_option(__version__, "--version", message="%(prog)s %(version)s")
+    group = Commands(
+        NAME,
+        params=[*common()],
+        context_settings={"help_option_names": ["-h", "--help"]},
+        help="Run experiments: queue them, run them, bring back what they produced.",
+        epilog="`studio-runner COMMAND --help` explains a command.",
+    )
+    return version(group)
+
+
+def call(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
+    """Run a command line; returns its exit code. Whatever is raised ends here."""
+    session = Session(environ)
+    try:
+        code = _run(arguments, session)
+        sys.stdout.flush()
+    except click.exceptions.Exit as exit_:
+        return exit_.exit_code
+    except click.ClickException as error:
+        return _refused(error)
+    except (KeyboardInterrupt, click.Abort):
+        return INTERRUPTED
+    except BrokenPipeError:
+        # whoever read our output has gone; Python's own last flush must not complain about it again
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return READER_GONE
+    except Exception as error:  # noqa: BLE001  the one boundary
+        return _failed(error, session)
+    return code
+
+
+def _run(arguments: Sequence[str], session: Session) -> int:
+    group = application()
+    with group.make_context(NAME, list(arguments), obj=session) as context:
+        result = group.invoke(context)
+    return result if isinstance(result, int) else ExitCode.DONE
+
+
+def _refused(error: click.ClickException) -> int:
+    """A command line that cannot be understood."""
+    error.show()
+    if isinstance(error, click.NoSuchOption):
+        from studio_runner.config.options import NOT_HERE
+
+        if explanation := NOT_HERE.get(error.option_name.lstrip("-")):
+            click.echo(f"Hint: {explanation}.", err=True)
+    return ExitCode.USAGE
+
+
+def _failed(error: Exception, session: Session) -> int:
+    known = [leaf for leaf in _leaves(error) if isinstance(leaf, StudioRunnerError)]
+    if session.debug:
+        import traceback
+
+        traceback.print_exception(error)
+    if not known:
+        return _bug(error, session)
+    _say(f"Error: {known[0]}")
+    if known[0].hint:
+        _say(f"Hint: {known[0].hint}")
+    return known[0].exit_code
+
+
+def _leaves(error: BaseException) -> Iterator[BaseException]:
+    """The errors of a task group, one by one."""
+    if isinstance(error, BaseExceptionGroup):
+        for member in error.exceptions:
+            yield from _leaves(member)
+    else:
+        yield error
+
+
+def _bug(error: Exception, session: Session) -> int:
+    _say(f"Error: {type(error).__name__}: {error}")
+    where = "shown above" if session.debug else f"in {_keep(error)}"
+    _say(f"Hint: this is a bug in studio-runner; where it happened is {where}.")
+    return ExitCode.INFRASTRUCTURE
+
+
+def _keep(error: Exception) -> str:
+    """Write the traceback to a file of its own; returns its path."""
+    import tempfile
+    import traceback
+
+    descriptor, path = tempfile.mkstemp(prefix="studio-runner-", suffix=".traceback")
+    with os.fdopen(descriptor, "w") as file:
+        file.writelines(traceback.format_exception(error))
+    return path
+
+
+def _say(line: str) -> None:
+    """On standard error, without anything that a terminal would obey."""
+    click.echo("".join(char if char.isprintable() else "?" for char in line), err=True)

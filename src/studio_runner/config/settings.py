@@ -75,6 +75,8 @@ class ExperimentSettings:
     """Period of looking for a stop request in the `_status` artifact."""
     keep: bool
     """Leave the directories of finished attempts in place."""
+    generate_metadata: bool
+    """Collect the JSON lines of the output into the `_metadata` artifact."""
     schema_logs: bool
     """Append every line of output to the metadata document as well."""
 

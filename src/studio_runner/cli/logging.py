@@ -1,0 +1,60 @@
+"""The program's own log, on standard error: lines for people, or one JSON object per line."""
+
+import json
+import logging
+import sys
+from datetime import UTC, datetime
+
+from studio_runner.config.cascade import Configuration
+
+_NOT_FIELDS = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", "context"}
+
+
+def configure(configuration: Configuration, unless_chosen: str) -> None:
+    """Log as the settings say; `unless_chosen` is the level where nobody chose one."""
+    chosen = configuration.values["log.level"]
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JsonFormatter() if configuration.settings.log.format == "json" else TextFormatter())
+    root = logging.getLogger()
+    for old in root.handlers[:]:
+        root.removeHandler(old)
+    root.addHandler(handler)
+    root.setLevel(logging.WARNING)  # other people's libraries
+    level = unless_chosen if chosen.default else configuration.settings.log.level
+    logging.getLogger("studio_runner").setLevel(level.upper())
+
+
+class TextFormatter(logging.Formatter):
+    """`12:00:01 INFO    message [experiment=... queue=...]`"""
+
+    def format(self, record: logging.LogRecord) -> str:
+        fields = _fields(record)
+        context = f" [{' '.join(f'{name}={value}' for name, value in fields.items())}]" if fields else ""
+        time = datetime.fromtimestamp(record.created).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+        line = f"{time} {record.levelname:<7} {record.getMessage()}{context}"
+        return line + _trouble(self, record, "\n")
+
+
+class JsonFormatter(logging.Formatter):
+    """One object: time (UTC), level, logger, message, what the record is about, and the traceback if any."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        document: dict[str, object] = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+            **_fields(record),
+        }
+        if trouble := _trouble(self, record, ""):
+            document["traceback"] = trouble
+        return json.dumps(document, default=str, ensure_ascii=False)
+
+
+def _fields(record: logging.LogRecord) -> dict[str, object]:
+    """What the record is about: given with it (`extra=`)."""
+    return {name: value for name, value in vars(record).items() if name not in _NOT_FIELDS}
+
+
+def _trouble(formatter: logging.Formatter, record: logging.LogRecord, before: str) -> str:
+    return before + formatter.formatException(record.exc_info) if record.exc_info else ""

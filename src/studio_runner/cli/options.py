@@ -1,0 +1,72 @@
+"""Options that several commands share: the settings as flags, and `--json`."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from studio_runner.cli.session import Session
+from studio_runner.config import kinds
+from studio_runner.config.options import OPTIONS, Option
+
+Callback = Callable[..., Any]
+
+
+class SettingOption(click.Option):
+    """A setting as a flag. Its value is understood where all settings are, so that there is one error for one
+    mistake, wherever it was made."""
+
+    def __init__(self, option: Option) -> None:
+        switch = option.kind is kinds.SWITCH
+        names = "/".join([f"--{option.flags[0]}", f"--no-{option.flags[0]}"]) if switch else f"--{option.flags[0]}"
+        super().__init__(
+            [names, *(f"--{alias}" for alias in option.flags[1:])],
+            is_flag=switch or None,
+            default=None,
+            type=click.BOOL if switch else click.STRING,
+            metavar=None if switch else option.kind.metavar,
+            help=option.help,
+            expose_value=False,
+            callback=self._remember,
+        )
+        self.setting = option
+
+    def _remember(self, context: click.Context, _parameter: click.Parameter, value: object) -> None:
+        if value is not None and isinstance(context.obj, Session):
+            context.obj.flags[self.setting.key] = value
+
+
+def with_settings(*groups: str, level: str = "warning") -> Callable[[Callback], Callback]:
+    """Give a command the settings as its first argument, and the flags of these groups (`"places"`) or single
+    settings (`"queues.match"`).
+
+    `level` is the log level where nobody chose one: a command that a person waits for says little of itself.
+    """
+
+    def decorate(function: Callback) -> Callback:
+        @functools.wraps(function)
+        def command(*args: Any, **kwargs: Any) -> Any:
+            from studio_runner.cli import logging
+
+            session: Session = click.get_current_context().find_object(Session) or Session({})
+            configuration = session.configuration()
+            logging.configure(configuration, level)
+            return function(configuration.settings, *args, **kwargs)
+
+        shown = [option for option in OPTIONS if option.flags and {option.group, option.key} & {*groups}]
+        return _add(command, [SettingOption(option) for option in shown])
+
+    return decorate
+
+
+def json_option(function: Callback) -> Callback:
+    """`--json`, given to the command as `as_json`."""
+    return click.option("--json", "as_json", is_flag=True, help="Print JSON.")(function)
+
+
+def _add(function: Callback, options: list[SettingOption]) -> Callback:
+    """Put the options behind those that the function already has, as click's own decorators keep them."""
+    kept: list[click.Parameter] = list(getattr(function, "__click_params__", ()))
+    function.__click_params__ = [*reversed(options), *kept]  # type: ignore[attr-defined]
+    return function

@@ -1,0 +1,120 @@
+"""How the text or TOML value of a setting becomes its typed value; ValueError when it cannot."""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from studio_runner.messages import units
+
+
+@dataclass(frozen=True)
+class Kind:
+    """`accepted` completes the sentence "accepted is ..."; `show` writes a value for people."""
+
+    metavar: str
+    accepted: str
+    read: Callable[[object], object]
+    show: Callable[[object], str] = str
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise ValueError("not text")  # noqa: TRY004  every refusal is a ValueError
+    if "\0" in value:
+        raise ValueError("a NUL character in it")
+    return value
+
+
+def _path(value: object) -> Path:
+    text = _text(value)
+    if not text:
+        raise ValueError("an empty path")
+    return Path(text)
+
+
+def _pattern(value: object) -> str:
+    text = _text(value)
+    try:
+        re.compile(text)
+    except re.error as error:
+        raise ValueError(f"not a regular expression: {error}") from error
+    return text
+
+
+def _number(read: Callable[[object], float | None], least: float = 0) -> Callable[[object], object]:
+    def reading(value: object) -> float:
+        if isinstance(value, bool):
+            raise ValueError("true and false are no numbers")  # noqa: TRY004  every refusal is a ValueError
+        number = read(value) or 0
+        if number < least:
+            raise ValueError(f"it is below {least:g}")
+        return number
+
+    return reading
+
+
+_TRUE = frozenset({"true", "yes", "on", "1"})
+_FALSE = frozenset({"false", "no", "off", "0"})
+
+
+def _switch(value: object) -> bool:
+    word = str(value).strip().lower()
+    if word not in _TRUE | _FALSE:
+        raise ValueError("neither true nor false")
+    return word in _TRUE
+
+
+def says_yes(text: str) -> bool:
+    """For variables that other programs use as well: anything but a plain yes is no."""
+    return text.strip().lower() in _TRUE
+
+
+def _address(value: object) -> str:
+    text = _text(value).strip()
+    if not text:
+        return ""
+    host, colon, port = text.rpartition(":")
+    if not colon or not port.isascii() or not port.isdigit() or int(port) > 65535:
+        raise ValueError("no port at its end")
+    if ":" in host and not (host.startswith("[") and host.endswith("]")):
+        raise ValueError("an IPv6 address without brackets")
+    return f"{host or '0.0.0.0'}:{int(port)}"  # noqa: S104  `:9090` means every interface, as it does elsewhere
+
+
+def _choice(*words: str) -> Kind:
+    def reading(value: object) -> str:
+        word = _text(value).strip().lower()
+        if word not in words:
+            raise ValueError("not one of them")
+        return word
+
+    return Kind("|".join(words), ", ".join(words[:-1]) + f" or {words[-1]}", reading)
+
+
+def _show_switch(value: object) -> str:
+    return "true" if value else "false"
+
+
+def _show_duration(value: object) -> str:
+    return units.format_duration(float(str(value))) if value else "0"
+
+
+def _show_size(value: object) -> str:
+    return units.format_size(int(str(value))) if value else "0"
+
+
+_SPELLINGS = "a duration such as 90s, 1h30m or 2d, or a number of seconds"
+
+TEXT = Kind("TEXT", "text", _text)
+PATH = Kind("PATH", "a path", _path)
+PATTERN = Kind("REGEX", "a regular expression", _pattern)
+DURATION = Kind("DURATION", _SPELLINGS, _number(units.parse_duration), _show_duration)
+PERIOD = Kind("DURATION", f"{_SPELLINGS}, at least 50 ms", _number(units.parse_duration, 0.05), _show_duration)
+SIZE = Kind("SIZE", "a size such as 3gb, 512MiB or a number of bytes", _number(units.parse_size), _show_size)
+COUNT = Kind("NUMBER", "a whole number", _number(units.parse_count))
+TIMES = Kind("NUMBER", "a whole number, at least 1", _number(units.parse_count, 1))
+SWITCH = Kind("true|false", "true or false", _switch, _show_switch)
+ADDRESS = Kind("HOST:PORT", "HOST:PORT, for example 127.0.0.1:9090, or nothing at all for none", _address)
+LEVEL = _choice("debug", "info", "warning", "error")
+LOG_FORMAT = _choice("text", "json")

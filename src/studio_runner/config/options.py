@@ -1,0 +1,133 @@
+"""Every setting once: its key, what it accepts, its flag, its variables, and the sentence people read about it."""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+from studio_runner.config import kinds
+from studio_runner.config.kinds import Kind
+
+PREFIX = "STUDIO_RUNNER_"
+
+
+@dataclass(frozen=True)
+class Option:
+    """One setting. `flags` without dashes, the first is the one that is shown; `reference` is the name that an
+    existing StudioML runner has for it, as a flag and, in capitals, as a variable."""
+
+    key: str
+    kind: Kind
+    help: str
+    flags: tuple[str, ...]
+    reference: str | None = None
+    variable: str | None = None
+    secret: bool = False
+
+    @cached_property
+    def flag(self) -> str | None:
+        return f"--{self.flags[0]}" if self.flags else None
+
+    @cached_property
+    def variables(self) -> tuple[str, ...]:
+        """Environment variables, the strongest first."""
+        ours = PREFIX + variable_name(self.flags[0] if self.flags else self.key.replace(".", "-"))
+        others = (self.variable, variable_name(self.reference) if self.reference else None)
+        return (ours, *(name for name in others if name))
+
+    @property
+    def group(self) -> str:
+        return self.key.partition(".")[0]
+
+    @property
+    def name(self) -> str:
+        return self.key.partition(".")[2]
+
+
+def variable_name(flag: str) -> str:
+    return flag.upper().replace("-", "_")
+
+
+def _option(  # noqa: PLR0913  a row of the table below
+    key: str,
+    kind: Kind,
+    *flags: str,
+    help: str,  # noqa: A002  the word for it
+    reference: str | None = None,
+    variable: str | None = None,
+    secret: bool = False,
+) -> Option:
+    return Option(key, kind, help, flags, reference, variable, secret)
+
+
+def _drop_in(key: str, kind: Kind, flag: str, help: str) -> Option:  # noqa: A002  the word for it
+    """A setting that has the reference's own name."""
+    return Option(key, kind, help, (flag,), reference=flag)
+
+
+OPTIONS: tuple[Option, ...] = (
+    _option("places.home", kinds.PATH, "home", variable="STUDIOML_HOME",
+            help="StudioML's directory, where queue, store and working directory are unless told otherwise."),
+    _drop_in("places.queue_root", kinds.PATH, "queue-root", "Directory with one subdirectory per queue."),
+    _drop_in("places.working_dir", kinds.PATH, "working-dir", "Experiments run in a subdirectory of this one."),
+    _drop_in("places.cache_dir", kinds.PATH, "cache-dir", "Environments are kept here between experiments."),
+    _option("places.store", kinds.PATH, "store",
+            help="Directory of the artifacts and experiment records of experiments submitted from here."),
+    _drop_in("queues.match", kinds.PATTERN, "queue-match", "Serve the queues whose names match."),
+    _drop_in("queues.mismatch", kinds.PATTERN, "queue-mismatch", "Leave the queues alone whose names match."),
+    _option("queues.lease", kinds.PERIOD, "lease",
+            help="A runner that gives no sign of life for this long loses what it had claimed."),
+    _option("queues.poll", kinds.PERIOD, "poll",
+            help="Longest time between two looks at a queue directory (for file systems that do not notify)."),
+    _option("queues.deliveries", kinds.TIMES, "deliveries",
+            help="How often an experiment is tried when machine or storage fail; then it becomes a dead letter."),
+    _drop_in("machine.max_cores", kinds.COUNT, "max-cores", "Cores that experiments may have; 0: all."),
+    _drop_in("machine.max_mem", kinds.SIZE, "max-mem", "Memory that experiments may have; 0: all."),
+    _drop_in("machine.max_disk", kinds.SIZE, "max-disk", "Disk that experiments may have; 0: all that is free."),
+    _drop_in("limits.tasks", kinds.COUNT, "limit-tasks", "End after this many experiments; 0: never."),
+    _drop_in("limits.idle_duration", kinds.DURATION, "limit-idle-duration",
+             "End after this long without work; 0: never."),
+    _drop_in("limits.interval", kinds.DURATION, "limit-interval",
+             "Least time between the starts of two experiments."),
+    _option("experiments.grace", kinds.DURATION, "grace",
+            help="Time an experiment has between being asked to stop (SIGTERM) and being killed."),
+    _option("experiments.finish_timeout", kinds.DURATION, "finish-timeout",
+            help="Time the last upload of an experiment may take."),
+    _option("experiments.output_limit", kinds.SIZE, "output-limit",
+            help="Size of the stored output; beyond it the middle is left out."),
+    _option("experiments.stop_poll", kinds.PERIOD, "stop-poll",
+            help="Period of looking whether the sender asked for the experiment to be stopped."),
+    _option("experiments.keep", kinds.SWITCH, "keep", help="Leave the directories of finished attempts in place."),
+    _drop_in("experiments.generate_metadata", kinds.SWITCH, "generate-metadata",
+             "Collect the JSON lines of the output into the _metadata artifact."),
+    _drop_in("experiments.schema_logs", kinds.SWITCH, "schema-logs",
+             "Append the other lines of the output to the metadata document as well."),
+    _option("caches.environments", kinds.SIZE, "cache-size", reference="cache-size",
+            help="Size that the cached environments may have together; 0: no limit."),
+    _option("http.address", kinds.ADDRESS, "http-address", "prom-address", reference="prom-address",
+            help="Where the HTTP side listens; empty: nowhere."),
+    # no flag: a command line can be read by everybody on the machine
+    _option("http.token", kinds.TEXT, secret=True, help="Token that HTTP clients must send to change anything."),
+    _option("http.allow_remote", kinds.SWITCH, "http-allow-remote",
+            help="Listen on other interfaces than the loopback although there is no token."),
+    _option("log.level", kinds.LEVEL, "log-level", help="How much the runner says on standard error."),
+    _option("log.format", kinds.LOG_FORMAT, "log-format", help="Lines for people, or one JSON object per line."),
+)  # fmt: skip
+
+BY_KEY: dict[str, Option] = {option.key: option for option in OPTIONS}
+
+NOT_HERE: dict[str, str] = {
+    "amqp-url": "RabbitMQ queues are not part of this release; queues are directories under --queue-root",
+    "amqp-mgt-url": "RabbitMQ queues are not part of this release; queues are directories under --queue-root",
+    "sqs-certs": "SQS queues are not part of this release; queues are directories under --queue-root",
+    "cpu-only": "this release uses no GPUs in any case; leave it out",
+    "clear-text-messages": "this release reads clear-text messages and no others; leave it out",
+    "encrypt-dir": "encrypted messages are not part of this release",
+    "request-signatures-dir": "signed messages are not part of this release",
+    "response-signatures-dir": "response queues are not part of this release",
+    "allow-env-secrets": "remote storage is not part of this release; artifacts are under file:// addresses",
+    "s3-ca": "S3 storage is not part of this release; artifacts are under file:// addresses",
+    "s3-cert": "S3 storage is not part of this release; artifacts are under file:// addresses",
+    "s3-key": "S3 storage is not part of this release; artifacts are under file:// addresses",
+    "k8s-namespace": "Kubernetes control is not part of this release",
+    "k8s-configmap": "Kubernetes control is not part of this release",
+}
+"""Names of the reference that would be a lie to accept, and what to tell whoever uses them."""
