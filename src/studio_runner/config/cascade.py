@@ -211,7 +211,7 @@ def _value(option: Option, said: Assignment | None, default: object, directories
         said = Assignment(option, text, "default", Path("/"))
     try:
         value = option.kind.read(said.raw)
-    except (ValueError, OverflowError) as error:
+    except ValueError as error:
         raise _bad(option, said, error) from error
     if isinstance(value, Path):
         value = directories.resolve(value, said.base)
@@ -220,9 +220,9 @@ def _value(option: Option, said: Assignment | None, default: object, directories
 
 def _bad(option: Option, said: Assignment, error: Exception) -> ConfigError:
     found = MASK if option.secret else _shortened(said.raw)
+    why = f" ({error})" if type(error) is ValueError and not option.secret else ""
     return ConfigError(
-        f"The setting {option.key} ({said.origin}) is {found}: accepted is {option.kind.accepted}",
-        hint=f"What is wrong with it: {error}." if not option.secret else None,
+        f"The setting {option.key} ({said.origin}) is {found}{why}: accepted is {option.kind.accepted}"
     )
 
 

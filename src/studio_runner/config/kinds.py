@@ -44,8 +44,6 @@ def _pattern(value: object) -> str:
 
 def _number(read: Callable[[object], float | None], least: float = 0) -> Callable[[object], object]:
     def reading(value: object) -> float:
-        if isinstance(value, bool):
-            raise ValueError("true and false are no numbers")  # noqa: TRY004  every refusal is a ValueError
         number = read(value) or 0
         if number < least:
             raise ValueError(f"it is below {least:g}")
