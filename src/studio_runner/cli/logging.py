@@ -6,8 +6,9 @@ import sys
 from datetime import UTC, datetime
 
 from studio_runner.config.cascade import Configuration
+from studio_runner.runner.context import about
 
-_NOT_FIELDS = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", "context"}
+_NOT_FIELDS = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
 
 def configure(configuration: Configuration, unless_chosen: str) -> None:
@@ -52,8 +53,10 @@ class JsonFormatter(logging.Formatter):
 
 
 def _fields(record: logging.LogRecord) -> dict[str, object]:
-    """What the record is about: given with it (`extra=`)."""
-    return {name: value for name, value in vars(record).items() if name not in _NOT_FIELDS}
+    """What the record is about: the experiment that the current task works on, and what was given with it."""
+    subject = about.get()
+    given = {name: value for name, value in vars(record).items() if name not in _NOT_FIELDS}
+    return {**(vars(subject) if subject else {}), **given}
 
 
 def _trouble(formatter: logging.Formatter, record: logging.LogRecord, before: str) -> str:
