@@ -1,0 +1,400 @@
+"""The fork server: a small program of its own that starts experiments' processes and never loses one.
+
+`keeper` (one per runner) forks a `supervisor` per experiment, which forks the script and stays until every
+descendant of it is gone, daemons included: it is their subreaper. What ties them together are sockets, not good
+behaviour: when the runner dies, however it dies, each supervisor reads end-of-file and kills its tree; when a
+supervisor dies, the kernel kills the script (parent death signal) and the keeper, a subreaper too, kills the rest.
+
+Run as `python -I -S keeper.py FD`, so it stands alone: standard library only, and few modules (`typing` is not one
+of them), because every supervisor is a fork of it. `spawn.py` is at the other end of the sockets;
+docs/explanation/processes.md has the whole story.
+
+Keeper socket: one byte with two descriptors (control socket, output) asks for a supervisor; `gone PID` lines come
+back when the tree of a supervisor that was itself killed has been swept.
+Control socket: a length and a JSON request in, then `t` (terminate) and `k` (kill) bytes; JSON lines come back,
+first `{"pid", "supervisor"}` or `{"error", "at"}`, and when the whole tree is gone `{"status", ...}`.
+"""
+
+import contextlib
+import ctypes
+import gc
+import json
+import os
+import resource
+import select
+import signal
+import socket
+import struct
+import sys
+import time
+
+LENGTH = struct.Struct("!I")
+SPAWN, TERMINATE, KILL = b"s", b"t", b"k"
+LINUX = sys.platform == "linux"
+
+_LINGER = 0.1
+"""Seconds that processes left behind by the script get to end by themselves (`script | tee log`)."""
+_RETRY_MS = 50
+"""Between two rounds of killing; each round finds what was forked meanwhile."""
+_OOM_SCORE = 500
+"""The kernel, short of memory, is to take an experiment and not the runner."""
+_SHIELDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGPIPE)
+"""Ignored here: a service manager signals everything at once, and these processes end by their sockets."""
+_PR_SET_PDEATHSIG, _PR_SET_NAME, _PR_SET_CHILD_SUBREAPER = 1, 15, 36
+
+
+def descendants(root: int) -> list[int]:
+    """Every process below `root`, parents first; empty where there is no /proc."""
+    table = None if _has_children_files() else _children_by_parent()
+    found: dict[int, None] = {}
+    waiting = [root]
+    while waiting:
+        parent = waiting.pop()
+        below = _children(parent) if table is None else table.get(parent, [])
+        waiting += [pid for pid in below if pid not in found]
+        found.update(dict.fromkeys(below))
+    return list(found)
+
+
+def _has_children_files() -> bool:
+    pid = os.getpid()
+    return os.path.exists(f"/proc/{pid}/task/{pid}/children")
+
+
+def _children(pid: int) -> list[int]:
+    found: list[int] = []
+    try:
+        for thread in os.listdir(f"/proc/{pid}/task"):
+            with open(f"/proc/{pid}/task/{thread}/children", "rb", buffering=0) as file:
+                found += map(int, file.read().split())
+    except OSError:  # it ended while we looked; its children have another parent now
+        pass
+    return found
+
+
+def _children_by_parent() -> dict[int, list[int]]:
+    """The same from /proc/*/stat, for kernels without the `children` files."""
+    table: dict[int, list[int]] = {}
+    for name in os.listdir("/proc") if LINUX else ():
+        if name.isdecimal():
+            try:
+                with open(f"/proc/{name}/stat", "rb", buffering=0) as file:
+                    parent = int(file.read().rpartition(b")")[2].split()[1])
+            except OSError:
+                continue
+            table.setdefault(parent, []).append(int(name))
+    return table
+
+
+def main(descriptor: int) -> None:
+    os.chdir("/")
+    _own_signals()
+    if LINUX:
+        _prctl(_PR_SET_NAME, b"studio-keeper")
+        _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+    gc.disable()  # nothing here makes cycles, and a collection would unshare the pages of every supervisor
+    gc.freeze()
+    with socket.socket(fileno=descriptor) as server:
+        server.setblocking(True)
+        _Keeper(server).serve()
+
+
+def _own_signals() -> None:
+    """Undo what was ignored or blocked when the runner was started: the script inherits nothing of it."""
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    for number in signal.valid_signals():
+        if signal.getsignal(number) == signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)
+    for number in _SHIELDED:
+        signal.signal(number, signal.SIG_IGN)
+    signal.signal(signal.SIGCHLD, _wake)
+
+
+def _wake(_number: int, _frame: object) -> None:
+    """A handler has to stand for `set_wakeup_fd` to write."""
+
+
+def _prctl(option: int, value: int | bytes) -> None:
+    argument = ctypes.c_char_p(value) if isinstance(value, bytes) else ctypes.c_ulong(value)
+    if ctypes.CDLL(None, use_errno=True).prctl(option, argument, 0, 0, 0):
+        raise OSError(ctypes.get_errno(), f"prctl {option}")
+
+
+def _kill(pids: list[int], number: int) -> None:
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError, PermissionError):  # gone, or another user's by now (setuid)
+            os.kill(pid, number)
+
+
+class _Children:
+    """Turns SIGCHLD into something that `poll` sees, and collects the dead."""
+
+    def __init__(self) -> None:
+        self.descriptor, self._write = os.pipe()
+        os.set_blocking(self.descriptor, False)
+        os.set_blocking(self._write, False)
+        signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
+
+    def close(self) -> None:
+        signal.set_wakeup_fd(-1)
+        os.close(self.descriptor)
+        os.close(self._write)
+
+    def collect(self) -> tuple[dict[int, int], bool]:
+        """Statuses by process of those that ended, and whether any other is left."""
+        with contextlib.suppress(BlockingIOError):
+            os.read(self.descriptor, 4096)
+        ended: dict[int, int] = {}
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return ended, False
+            if pid == 0:
+                return ended, True
+            ended[pid] = status
+
+
+class _Keeper:
+    """Serves until the runner's socket is closed and no supervisor is left."""
+
+    def __init__(self, server: socket.socket) -> None:
+        self._server = server
+        self._children = _Children()
+        self._supervisors: set[int] = set()
+        self._lost: list[int] = []
+        """Supervisors that were killed and whose trees are not proved gone yet."""
+
+    def serve(self) -> None:
+        poll = select.poll()
+        poll.register(self._server, select.POLLIN)
+        poll.register(self._children.descriptor, select.POLLIN)
+        serving = True
+        while serving or self._supervisors or self._lost:
+            ready = dict(poll.poll(_RETRY_MS if self._lost else None))
+            if self._server.fileno() in ready and not self._accept():
+                poll.unregister(self._server)
+                serving = False
+            self._collect()
+
+    def _accept(self) -> bool:
+        try:
+            data, received, _, _ = socket.recv_fds(self._server, 1, 2)
+        except ConnectionError:
+            return False
+        if not data:
+            return False
+        for descriptor in received:
+            os.set_inheritable(descriptor, False)
+        control = socket.socket(fileno=received[0])
+        try:
+            self._fork(control, received[1])
+        except OSError as error:
+            _answer(control, {"error": error.errno, "at": "fork"})
+        finally:
+            control.close()
+            os.close(received[1])
+        return True
+
+    def _fork(self, control: socket.socket, output: int) -> None:
+        pid = os.fork()
+        if pid:
+            self._supervisors.add(pid)
+            return
+        status = 1
+        try:
+            self._children.close()
+            self._server.close()
+            _Supervisor(control, output).run()
+            status = 0
+        except BaseException:  # noqa: BLE001 - the end of this process; keeper and runner see that it failed
+            sys.excepthook(*sys.exc_info())
+        finally:
+            os._exit(status)
+
+    def _collect(self) -> None:
+        ended, _ = self._children.collect()
+        self._lost += [pid for pid, status in ended.items() if status and pid in self._supervisors]
+        self._supervisors -= ended.keys()
+        if self._lost and not self._sweep():
+            self._tell_gone()
+
+    def _sweep(self) -> int:
+        """Kill what fell to us from a lost supervisor; each of them dying hands its own children to us."""
+        orphans = [pid for pid in _children(os.getpid()) if pid not in self._supervisors]
+        for pid in orphans:
+            _kill([pid, *descendants(pid)], signal.SIGKILL)
+        return len(orphans)
+
+    def _tell_gone(self) -> None:
+        with contextlib.suppress(ConnectionError):  # the runner is dead as well
+            self._server.sendall(b"".join(b"gone %d\n" % pid for pid in self._lost))
+        self._lost.clear()
+
+
+class _Request:
+    """What a supervisor is to start; `limits` as (resource, soft, hard)."""
+
+    def __init__(self, argv: list[str], env: dict[str, str], cwd: str, limits: list[tuple[int, int, int]]) -> None:
+        self.argv, self.env, self.cwd, self.limits = argv, env, cwd, limits
+
+
+class _Supervisor:
+    """Starts one script, obeys the control socket, and ends when no descendant is left."""
+
+    def __init__(self, control: socket.socket, output: int) -> None:
+        self._control = control
+        self._output = output
+        self._children = _Children()
+        self._main = 0
+        self._status: int | None = None
+        self._linger_until = 0.0
+        self._terminating = False
+        self._killing = False
+        self._left_behind = 0
+
+    def run(self) -> None:
+        if LINUX:
+            _prctl(_PR_SET_NAME, b"studio-superv")
+            _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+        request = self._receive()
+        if request is None or not self._start(request):
+            return
+        self._attend()
+        usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+        _answer(
+            self._control,
+            {
+                "status": self._status,
+                "peak_memory": usage.ru_maxrss * (1024 if LINUX else 1),
+                "cpu_seconds": usage.ru_utime + usage.ru_stime,
+                "left_behind": self._left_behind,
+            },
+        )
+
+    def _receive(self) -> _Request | None:
+        head = self._control.recv(LENGTH.size, socket.MSG_WAITALL)
+        if len(head) < LENGTH.size:
+            return None
+        (length,) = LENGTH.unpack(head)
+        body = self._control.recv(length, socket.MSG_WAITALL)
+        return _Request(**json.loads(body)) if len(body) == length else None
+
+    def _start(self, request: _Request) -> bool:
+        """Fork and execute; the pipe closes by itself when the execution worked and tells what failed when not."""
+        supervisor = os.getpid()
+        read, write = os.pipe()
+        try:
+            self._main = os.fork()
+        except OSError as error:
+            _answer(self._control, {"error": error.errno, "at": "fork"})
+            return False
+        if self._main == 0:
+            _execute(request, self._output, write, supervisor)
+        os.close(write)
+        os.close(self._output)
+        failure = os.read(read, 4096)
+        os.close(read)
+        if failure:
+            os.waitpid(self._main, 0)
+            self._control.sendall(failure)
+            return False
+        _answer(self._control, {"pid": self._main, "supervisor": supervisor})
+        return True
+
+    def _attend(self) -> None:
+        poll = select.poll()
+        poll.register(self._control, select.POLLIN)
+        poll.register(self._children.descriptor, select.POLLIN)
+        while True:
+            ready = dict(poll.poll(self._patience()))
+            if not self._collect():
+                break
+            if self._control.fileno() in ready and not self._obey():
+                poll.unregister(self._control)
+            if self._status is not None and not self._terminating and time.monotonic() >= self._linger_until:
+                self._killing = True
+            if self._killing:
+                self._signal(signal.SIGKILL)
+        if not LINUX:
+            self._signal(signal.SIGKILL)
+
+    def _patience(self) -> float | None:
+        """Milliseconds until something is due without being told."""
+        if self._killing:
+            return _RETRY_MS
+        if self._status is None or self._terminating:
+            return None
+        return max(0.0, self._linger_until - time.monotonic()) * 1000 + 1
+
+    def _collect(self) -> bool:
+        ended, more = self._children.collect()
+        if self._main in ended:
+            self._status = ended.pop(self._main)
+            self._linger_until = time.monotonic() + _LINGER
+        if self._killing:
+            self._left_behind += sum(status == signal.SIGKILL for status in ended.values())
+        return more
+
+    def _obey(self) -> bool:
+        try:
+            orders = self._control.recv(64)
+        except ConnectionError:
+            orders = b""
+        if KILL in orders or not orders:
+            self._killing = True
+        elif TERMINATE in orders:
+            self._terminating = True
+            self._signal(signal.SIGTERM)
+            self._signal(signal.SIGCONT)  # one that was stopped could not act on it
+        return bool(orders)
+
+    def _signal(self, number: int) -> None:
+        """To every process of the tree; elsewhere than on Linux the script's group is all that can be reached."""
+        if LINUX:
+            _kill(descendants(os.getpid()), number)
+        if not LINUX or (number == signal.SIGKILL and self._status is None):
+            _kill([-self._main], number)  # at once for a whole group, so nothing in it can fork away
+
+
+def _answer(control: socket.socket, message: dict[str, object]) -> None:
+    with contextlib.suppress(ConnectionError):  # the runner is dead: nobody to tell
+        control.sendall(json.dumps(message).encode() + b"\n")
+
+
+def _execute(request: _Request, output: int, report: int, supervisor: int) -> None:
+    """In the child: become the script. Descriptors beyond 0, 1 and 2 close themselves on execution."""
+    at = "prepare"
+    try:
+        os.setsid()
+        if LINUX:
+            _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+            if os.getppid() != supervisor:  # it died before the line above took effect
+                os._exit(1)
+            _raise_oom_score()
+        for number in _SHIELDED:
+            signal.signal(number, signal.SIG_DFL)
+        os.umask(0o022)
+        for kind, soft, hard in request.limits:
+            resource.setrlimit(kind, (soft, hard))
+        os.dup2(output, 1)
+        os.dup2(output, 2)
+        at = "cwd"
+        os.chdir(request.cwd)
+        at = "execute"
+        os.execve(request.argv[0], request.argv, request.env)  # noqa: S606 - a shell is what we do not want
+    except (OSError, ValueError) as error:
+        failure = {"error": getattr(error, "errno", None), "at": at, "message": str(error)[:500]}
+        os.write(report, json.dumps(failure).encode() + b"\n")
+    finally:
+        os._exit(127)
+
+
+def _raise_oom_score() -> None:
+    """Best effort: where a container forbids it, the runner shares the script's risk."""
+    with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "wb", buffering=0) as file:
+        file.write(b"%d" % _OOM_SCORE)
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]))
