@@ -5,7 +5,7 @@ to the directory of the file, a slash at the end means directories only, `**` cr
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,24 +47,27 @@ class _Rule:
 class IgnoreRules:
     """Answers whether a path (relative, with slashes) stays behind."""
 
-    def __init__(self, lines: Iterable[str]) -> None:
-        self._rules = [rule for line in (*DEFAULTS, *lines) if (rule := _rule(line)) is not None]
+    def __init__(self, lines: Iterable[str], markers: Sequence[str] = ()) -> None:
+        """`markers`: a directory that holds a file of such a name is left out as a whole."""
+        self._rules = [rule for line in lines if (rule := _rule(line)) is not None]
+        self._markers = tuple(markers)
 
     @classmethod
-    def of(cls, directory: Path) -> "IgnoreRules":
-        """The defaults and the directory's own `.studioml_ignore`, where it has one."""
-        try:
-            text = (directory / IGNORE_FILE).read_text(encoding="utf-8", errors="surrogateescape")
-        except (FileNotFoundError, IsADirectoryError):
-            text = ""
-        return cls(text.splitlines())
+    def of_workspace(cls, directory: Path) -> "IgnoreRules":
+        """The defaults, virtual environments under any name, and the directory's own `.studioml_ignore`."""
+        return cls((*DEFAULTS, *_own_lines(directory)), markers=("pyvenv.cfg",))
+
+    @classmethod
+    def of_data(cls, directory: Path) -> "IgnoreRules":
+        """The directory's own `.studioml_ignore` and nothing else."""
+        return cls((IGNORE_FILE, *_own_lines(directory)))
 
     def ignores_file(self, path: str) -> bool:
         return self._last(path, (rule for rule in self._rules if not rule.directories_only))
 
-    def ignores_directory(self, path: str) -> bool:
-        """Nothing below an ignored directory is looked at, as with git."""
-        return self._last(path, self._rules)
+    def ignores_directory(self, path: str, place: Path) -> bool:
+        """Nothing below an ignored directory is looked at, as with git. `place` is where it is."""
+        return self._last(path, self._rules) or any((place / marker).exists() for marker in self._markers)
 
     def _last(self, path: str, rules: Iterable[_Rule]) -> bool:
         ignored = False
@@ -72,6 +75,13 @@ class IgnoreRules:
             if rule.keeps is ignored and rule.match.fullmatch(path):
                 ignored = not rule.keeps
         return ignored
+
+
+def _own_lines(directory: Path) -> list[str]:
+    try:
+        return (directory / IGNORE_FILE).read_text(encoding="utf-8", errors="surrogateescape").splitlines()
+    except (FileNotFoundError, IsADirectoryError):
+        return []
 
 
 def _rule(line: str) -> _Rule | None:

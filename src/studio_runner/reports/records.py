@@ -19,6 +19,7 @@ from typing import Any, Protocol
 from urllib.parse import quote
 
 from studio_runner.errors import ObjectNotFoundError, StorageUnavailableError
+from studio_runner.messages.secrets import HIDDEN, mask_urls
 
 log = logging.getLogger(__name__)
 
@@ -28,8 +29,6 @@ OWN = "studio_runner"
 Edit = Callable[[bytes | None], bytes]
 """From what a document holds now (None: it does not exist) to what it shall hold."""
 
-_USERINFO = re.compile(r"(?<=://)[^/@\s]+@")
-_MASKED = "***@"
 _PLAIN = re.compile(r"[^/\0]{1,200}")
 
 
@@ -229,7 +228,7 @@ class Records:
 
 
 def without_credentials(document: Mapping[str, Any]) -> dict[str, Any]:
-    """A copy without `credentials` objects and with user names and passwords in URLs masked."""
+    """A copy without `credentials` objects and with the secret parts of addresses masked."""
     return {key: _clean(value) for key, value in document.items() if key != "credentials"}
 
 
@@ -239,12 +238,12 @@ def has_masked(document: object) -> bool:
         return any(has_masked(value) for value in document.values())
     if isinstance(document, list | tuple):
         return any(has_masked(value) for value in document)
-    return isinstance(document, str) and f"://{_MASKED}" in document
+    return isinstance(document, str) and "://" in document and HIDDEN in document
 
 
 def _clean(value: Any) -> Any:
     if isinstance(value, str):
-        return _USERINFO.sub(_MASKED, value) if "@" in value else value
+        return mask_urls(value)
     if isinstance(value, Mapping):
         return without_credentials(value)
     if isinstance(value, list | tuple):

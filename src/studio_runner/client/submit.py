@@ -1,0 +1,197 @@
+"""From a working directory to messages on a queue: package, store, record, publish, in this order.
+
+Nothing is published before everything it names is in the store and its record can be read.
+"""
+
+import asyncio
+import json
+import time
+import uuid
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from studio_runner.client import artifacts, package
+from studio_runner.client.artifacts import Capture, Reuse
+from studio_runner.client.hyperparameters import Hyperparameter, grid, substitute
+from studio_runner.client.lookup import find
+from studio_runner.client.request import KEPT, Draft, message, new_key, script_path
+from studio_runner.client.requirements import Requirements, Wanted, gather, python_version
+from studio_runner.client.stores import Stores
+from studio_runner.config.studioml import StudioConfig
+from studio_runner.errors import ObjectNotFoundError, UsageError
+from studio_runner.messages.units import format_size
+from studio_runner.queues.base import Broker
+from studio_runner.reports.records import OWN, Records
+from studio_runner.storage.base import CHUNK, Store
+
+Say = Callable[[str], None]
+"""Tells a person one line of what goes on."""
+
+
+@dataclass(frozen=True)
+class Order:
+    """What the command line asks to be run. `base` holds what goes into every request as it is."""
+
+    script: str
+    args: tuple[str, ...]
+    directory: Path
+    base: Draft
+    wanted: Wanted = field(default_factory=Wanted)
+    python: str | None = None
+    captures: tuple[Capture, ...] = ()
+    captures_once: tuple[Capture, ...] = ()
+    reuses: tuple[Reuse, ...] = ()
+    hyperparameters: tuple[Hyperparameter, ...] = ()
+    limit: int = package.DEFAULT_LIMIT
+
+
+@dataclass(frozen=True)
+class Desk:
+    """What submitting works with. `virtualenv` is the one that is active, if any."""
+
+    config: StudioConfig
+    stores: Stores
+    store: Store
+    records: Records
+    broker: Broker
+    virtualenv: Path | None
+    say: Say
+
+
+async def submit(order: Order, queue: str, desk: Desk) -> list[str]:
+    """Queue the experiment, or one for every point of the hyperparameters; returns their keys."""
+    _check_labels(order)
+    requirements = await gather(order.wanted, order.directory, desk.virtualenv)
+    _say_requirements(requirements, desk.say)
+    packages = await asyncio.to_thread(_packages, order)
+    for note in packages[0].notes:
+        desk.say(note)
+    draft = replace(
+        order.base,
+        python=order.python or python_version(desk.virtualenv),
+        requirements=requirements.lines,
+        artifacts={**order.base.artifacts, **await _inputs(order, desk)},
+    )
+    drafts = _drafts(order, draft)
+    await _refuse_known(drafts, desk.records)
+    for one, found in zip(drafts, packages, strict=True):
+        workspace = await _store_package(found, desk)
+        await _submit_one(one, workspace, order.captures, queue, desk)
+    return [one.key for one in drafts]
+
+
+async def publish(request: Mapping[str, Any], queue: str, desk: Desk) -> None:
+    """Record the experiment and put its message on the queue."""
+    kept = {name: request["config"][name] for name in KEPT if name in request["config"]}
+    await desk.records.create({**request["experiment"], OWN: {"queue": queue, "config": kept}})
+    await desk.broker.publish(queue, json.dumps(request, ensure_ascii=False).encode())
+
+
+async def _submit_one(
+    draft: Draft, workspace: Mapping[str, Any], captures: Sequence[Capture], queue: str, desk: Desk
+) -> None:
+    place = desk.stores.artifacts
+    captured = {capture.label: artifacts.mutable(place, draft.key, capture.label) for capture in captures}
+    for capture in captures:
+        await _store_start(capture, str(captured[capture.label]["key"]), desk)
+    own = {"workspace": workspace, **artifacts.results(place, draft.key), **captured}
+    whole = replace(draft, artifacts={**draft.artifacts, **own})
+    await publish(message(whole, desk.config, desk.stores), queue, desk)
+
+
+def _packages(order: Order) -> list[package.Package]:
+    """The workspace, once for every point of the hyperparameters."""
+    found = package.workspace(order.directory, order.limit)
+    script = package.script_in(found, script_path(order.script))
+    if not order.hyperparameters:
+        return [found]
+    text = (order.directory / script).read_text(encoding="utf-8")
+    return [found.with_content(script, substitute(text, point).encode()) for point in grid(order.hyperparameters)]
+
+
+def _drafts(order: Order, draft: Draft) -> list[Draft]:
+    if not order.hyperparameters:
+        return [replace(draft, key=draft.key or new_key())]
+    base = draft.key or str(uuid.uuid4())
+    project = draft.project or f"hyperparam_{base}"
+    return [
+        replace(draft, key=f"{base}__opt__{uuid.uuid4().hex}__{int(time.time())}", project=project)
+        for _ in grid(order.hyperparameters)
+    ]
+
+
+async def _refuse_known(drafts: Sequence[Draft], records: Records) -> None:
+    for draft in drafts:
+        if await records.read(draft.key) is not None:
+            raise UsageError(
+                f"There is an experiment {draft.key} already",
+                hint="Choose another --experiment, or leave it out to have one made.",
+            )
+
+
+def _check_labels(order: Order) -> None:
+    captured = [capture.label for capture in (*order.captures, *order.captures_once)]
+    artifacts.no_duplicates([*captured, *(reuse.new_label for reuse in order.reuses)])
+    for capture in order.captures:
+        if capture.path is None:
+            raise UsageError(
+                f"--capture {capture.address}:{capture.label}: an address can only be read",
+                hint="Use --capture-once for it.",
+            )
+
+
+async def _inputs(order: Order, desk: Desk) -> dict[str, Any]:
+    """The immutable artifacts beside the workspace, stored where that is needed."""
+    found: dict[str, Any] = {}
+    for capture in order.captures_once:
+        if capture.path is None:
+            found[capture.label] = artifacts.remote(capture)
+        else:
+            desk.say(f"storing {capture.path} as {capture.label}")
+            found[capture.label] = await _store_package(await asyncio.to_thread(package.data, capture.path), desk)
+    for reuse in order.reuses:
+        record = await find(desk.records, reuse.key)
+        found[reuse.new_label] = artifacts.reused(reuse, record.document.get("artifacts") or {})
+    return found
+
+
+async def _store_package(found: package.Package, desk: Desk) -> dict[str, Any]:
+    """Put the package into the blob store unless it is there, and return its artifact."""
+    packed = await asyncio.to_thread(package.archive, found)
+    with packed.file:
+        artifact = artifacts.blob(desk.stores.artifacts, packed.digest)
+        if not await _stored(desk.store, str(artifact["key"])):
+            desk.say(f"storing {len(found.members)} files of {found.root}, {format_size(packed.size)}")
+            await desk.store.put(str(artifact["key"]), _pieces(packed))
+    return artifact
+
+
+async def _store_start(capture: Capture, key: str, desk: Desk) -> None:
+    """What a captured directory holds already is what the experiment starts with."""
+    if capture.path is None or not capture.path.exists():
+        return
+    packed = await asyncio.to_thread(package.archive, await asyncio.to_thread(package.data, capture.path))
+    with packed.file:
+        await desk.store.put(key, _pieces(packed))
+
+
+async def _stored(store: Store, key: str) -> bool:
+    try:
+        await store.head(key)
+    except ObjectNotFoundError:
+        return False
+    return True
+
+
+async def _pieces(packed: package.Archive) -> AsyncIterator[bytes]:
+    while piece := await asyncio.to_thread(packed.file.read, CHUNK):
+        yield piece
+
+
+def _say_requirements(requirements: Requirements, say: Say) -> None:
+    count = len(requirements.lines)
+    say(f"requirements: {count} from {requirements.source}" if count else f"requirements: {requirements.source}")
+    for note in requirements.notes:
+        say(note)
