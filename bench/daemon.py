@@ -1,0 +1,71 @@
+"""What the daemon costs when it has nothing to do, fresh and after many experiments."""
+
+import time
+from collections.abc import Iterator
+
+import psutil
+
+from bench.result import Result
+from bench.rig import MARK, Rig, rig, running
+
+MEMORY_MB, CPU_PERCENT, GROWTH_PERCENT = 80.0, 0.3, 10.0
+
+
+def run(scale: float) -> Iterator[Result]:
+    amount = max(50, int(500 * scale))
+    watched = max(5.0, 30.0 * scale)
+    with rig() as made, running(made) as daemon:
+        time.sleep(8.0)  # background work of the first experiment ends
+        fresh, share = _memory(daemon.pid), _idle_cpu(daemon.pid, watched)
+        _work(made, amount)
+        time.sleep(2.0)
+        later = _memory(daemon.pid)
+    growth = (later / fresh - 1) * 100
+    yield Result(
+        "idle memory (resident, daemon and helpers)",
+        fresh,
+        "MB",
+        target=f"<= {MEMORY_MB:g} MB",
+        met=fresh <= MEMORY_MB,
+    )
+    yield Result("idle processor", share, "%", target=f"< {CPU_PERCENT:g} %", met=share < CPU_PERCENT)
+    yield Result(
+        f"memory after {amount} experiments",
+        later,
+        "MB",
+        bare=fresh,
+        bare_name="fresh",
+        ratio=later / fresh,
+        target=f"<= +{GROWTH_PERCENT:g} %",
+        met=growth <= GROWTH_PERCENT,
+    )
+
+
+def _family(pid: int) -> list[psutil.Process]:
+    daemon = psutil.Process(pid)
+    return [daemon, *daemon.children(recursive=True)]
+
+
+def _memory(pid: int) -> float:
+    """Megabytes: shared pages of the helper processes count once (PSS)."""
+    return sum(process.memory_full_info().pss for process in _family(pid)) / 1e6
+
+
+def _idle_cpu(pid: int, seconds: float) -> float:
+    """Percent of one core."""
+
+    def used() -> float:
+        return sum(sum(process.cpu_times()[:2]) for process in _family(pid))
+
+    before = used()
+    time.sleep(seconds)
+    return (used() - before) / seconds * 100
+
+
+def _work(made: Rig, amount: int) -> None:
+    workspace = made.workspace("mark", MARK)
+    messages = [made.message(workspace) for _ in range(amount)]
+    for _, body in messages:
+        made.publish(body)
+    for key, _ in messages:
+        made.wait(key)
