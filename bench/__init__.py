@@ -1,1 +1,1 @@
-"""Benchmarks: `python -m bench [--quick] [NAME ...]`. Each figure stands beside its physical limit, measured in the same run."""
+"""Benchmarks, each figure beside its physical limit in the same run: `python -m bench [--quick] [NAME ...]`."""

@@ -53,9 +53,7 @@ def row(result: Result) -> str:
     bare = f"{result.bare:10.2f} {result.unit:1.4}" if result.bare is not None else ""
     ratio = f"{result.ratio:.2f}" if result.ratio is not None else ""
     verdict = {True: "met", False: "MISSED", None: ""}[result.met]
-    return (
-        f"{result.name:52} {result.value:8.2f} {result.unit:4}{bare:>12} {ratio:>7}  {result.target} {verdict}".rstrip()
-    )
+    return f"{result.name:52} {result.value:8.2f} {result.unit:4}{bare:>12} {ratio:>7}  {result.target} {verdict}".rstrip()
 
 
 def machine() -> str:

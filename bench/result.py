@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 class Result:
     """One figure beside its physical limit, measured in the same run.
 
-    `ratio` is `value / bare` for costs and rates alike; `detail` has minimum, median, maximum and the number of runs.
+    `ratio` is `value / bare` for costs and rates alike; `detail` has minimum, median, maximum and number of runs.
     """
 
     name: str

@@ -37,7 +37,9 @@ class Ledger:
     def __init__(self, total: Capacity) -> None:
         self.total = total
         self.free = total
-        self._listeners: set[asyncio.Event] = set()
+        self.releases = 0
+        """How often something was given back so far."""
+        self._release = asyncio.Event()
 
     def reserve(self, need: Capacity) -> Reservation | None:
         """Take `need` off what is free, or None when it does not fit now."""
@@ -57,12 +59,10 @@ class Ledger:
             found.append(f"{format_size(need.disk)} disk wanted, {format_size(self.total.disk)} here")
         return found
 
-    def subscribe(self, event: asyncio.Event) -> None:
-        """Have `event` set whenever something is given back."""
-        self._listeners.add(event)
-
-    def unsubscribe(self, event: asyncio.Event) -> None:
-        self._listeners.discard(event)
+    async def released(self, seen: int) -> None:
+        """Return once `releases` is other than `seen`."""
+        while self.releases == seen:
+            await self._release.wait()
 
     def _freed(self, amount: Capacity) -> None:
         self.free = Capacity(
@@ -70,8 +70,9 @@ class Ledger:
             memory=self.free.memory + amount.memory,
             disk=self.free.disk + amount.disk,
         )
-        for event in self._listeners:
-            event.set()
+        self.releases += 1
+        self._release.set()
+        self._release = asyncio.Event()
 
 
 def _minus(a: Capacity, b: Capacity) -> Capacity:

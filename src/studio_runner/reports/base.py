@@ -2,30 +2,30 @@
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from studio_runner.errors import Reason, StudioRunnerError
-from studio_runner.messages.request import Request
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Subject:
-    """The attempt that an event is about. `number` counts from 1; `directory` is where it runs."""
+    """The attempt that an event is about.
 
-    request: Request
+    `experiment` is the message's `experiment` object as sent (credentials and all: not for display), `number` counts
+    from 1, `directory` is where the attempt runs (None: it never got so far).
+    """
+
+    key: str
+    experiment: Mapping[str, Any]
     queue: str
     number: int
     host: str
-    directory: Path
-
-    @property
-    def key(self) -> str:
-        return self.request.key
+    directory: Path | None
 
 
 @dataclass(frozen=True)

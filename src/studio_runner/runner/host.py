@@ -3,6 +3,7 @@
 import os
 import socket
 import uuid
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from studio_runner.config.settings import Settings
@@ -32,6 +33,8 @@ class Host:
 
     identity: Identity
     settings: Settings
+    variables: Mapping[str, str]
+    """The runner's own environment."""
     ledger: Ledger
     spawner: Spawner
     environments: EnvironmentProvider

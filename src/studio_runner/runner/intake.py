@@ -18,6 +18,9 @@ from studio_runner.messages.request import Request, parse_request
 
 log = logging.getLogger(__name__)
 
+REMEMBERED = 10_000
+"""Experiments that were said not to fit here, so that each is said once."""
+
 
 @dataclass(frozen=True)
 class Admission:
@@ -81,33 +84,34 @@ class Quota:
 
 
 class Intake:
-    """The gate of one queue."""
+    """The gate of all queues that this runner serves."""
 
-    def __init__(self, ledger: Ledger, quota: Quota, *, gpus: bool) -> None:
-        self._ledger, self._quota, self._gpus = ledger, quota, gpus
-        self._worth_asking = asyncio.Event()
-        self._worth_asking.set()
+    def __init__(self, ledger: Ledger, quota: Quota, *, cpu_only: bool) -> None:
+        self._ledger, self._quota, self._cpu_only = ledger, quota, cpu_only
         self._told: set[str] = set()
-        ledger.subscribe(self._worth_asking)
 
-    def close(self) -> None:
-        self._ledger.unsubscribe(self._worth_asking)
+    @property
+    def releases(self) -> int:
+        return self._ledger.releases
+
+    async def released(self, seen: int) -> None:
+        await self._ledger.released(seen)
 
     async def opened(self) -> None:
-        """Return once asking again is worth while: something was given back since the last refusal, and the quota
-        allows a start."""
+        """Return once a core is free and the quota allows a start (never again when it is spent)."""
         while True:
-            await self._worth_asking.wait()
-            if self._quota.spent:
-                await asyncio.Event().wait()  # until the consumer is cancelled
-            if not self._quota.wait:
+            seen = self._ledger.releases
+            if self._quota.spent or not self._ledger.free.cores:
+                await self._ledger.released(seen)
+            elif self._quota.wait:
+                await asyncio.sleep(self._quota.wait)
+            else:
                 return
-            await asyncio.sleep(self._quota.wait)
 
     def admit(self, queue: str, body: bytes) -> Admission | None:
         """Reserve what the message needs, or None when it must stay where it is for now."""
-        if self._quota.spent or self._quota.wait:
-            return self._refuse()
+        if self._quota.spent or self._quota.wait or not self._ledger.free.cores:
+            return None
         request = _read(body)
         if isinstance(request, InvalidMessageError):
             return self._take(None, request, NOTHING)
@@ -121,26 +125,23 @@ class Intake:
         if why_never:
             self._tell_once(queue, request.key, why_never)
             return None
-        return self._take(request, None, need) or self._refuse()
+        return self._take(request, None, need)
 
-    def _take(
-        self, request: Request | None, error: InvalidMessageError | None, need: Capacity
-    ) -> Admission | None:
+    def _take(self, request: Request | None, error: InvalidMessageError | None, need: Capacity) -> Admission | None:
         reservation = self._ledger.reserve(need)
         if reservation is None:
             return None
         self._quota.take()
         return Admission(request, error, reservation, self._quota.untake)
 
-    def _refuse(self) -> None:
-        self._worth_asking.clear()
-
     def _gpu_shortfall(self, request: Request) -> list[str]:
         wanted = max(request.resources.gpus, request.resources.gpu_count)
-        return [f"{wanted} GPU wanted, none here"] if wanted and self._gpus else []
+        return [f"{wanted} GPU wanted, none here"] if wanted and not self._cpu_only else []
 
     def _tell_once(self, queue: str, key: str, why: list[str]) -> None:
         if key not in self._told:
+            if len(self._told) >= REMEMBERED:
+                self._told.clear()
             self._told.add(key)
             log.warning(
                 "experiment %s on %s can never run on this machine and is left to others: %s",

@@ -1,0 +1,200 @@
+"""The artifacts of one attempt: which are fetched, which are uploaded and when, and the two that are documents.
+
+`_status` is the experimenter's and only read. `_results` is the runner's last word. `_metadata` is uploaded as
+individual objects, one per attempt. Every other mutable artifact is a directory that goes up when it changed.
+"""
+
+import asyncio
+import io
+import json
+import logging
+import posixpath
+import tarfile
+from collections.abc import AsyncIterator, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from studio_runner.errors import ObjectNotFoundError, StorageUnavailableError
+from studio_runner.messages.artifact import Artifact
+from studio_runner.messages.request import Request
+from studio_runner.messages.results import stop_requested
+from studio_runner.storage.base import Store
+from studio_runner.storage.budget import DiskBudget
+from studio_runner.storage.registry import open_store
+from studio_runner.storage.transfer import Upload, fetch
+
+log = logging.getLogger(__name__)
+
+STATUS, RESULTS, METADATA, OUTPUT = "_status", "_results", "_metadata", "output"
+DOCUMENTS = frozenset({STATUS, RESULTS, METADATA})
+STATUS_LIMIT = 1 << 20
+UPLOAD_TRIES = 3
+
+
+@dataclass(frozen=True)
+class Place:
+    """One artifact of an attempt: where it is stored and where it lies on this machine."""
+
+    artifact: Artifact
+    store: Store
+    key: str
+    directory: Path
+
+    @property
+    def label(self) -> str:
+        return self.artifact.label
+
+
+class Artifacts:
+    """All artifacts of one attempt."""
+
+    def __init__(self, request: Request, directory: Path) -> None:
+        self._directory = directory
+        self._places = {
+            label: Place(artifact, *open_store(artifact.location), directory / label)
+            for label, artifact in request.artifacts.items()
+        }
+        self._uploads = {
+            label: Upload(place.artifact, place.store, place.key, place.directory)
+            for label, place in self._places.items()
+            if place.artifact.mutable and label not in DOCUMENTS
+        }
+
+    @property
+    def mutable(self) -> Mapping[str, Upload]:
+        """What goes up, by label."""
+        return self._uploads
+
+    def has(self, label: str) -> bool:
+        return label in self._places
+
+    async def begin(self, number: int, budget: DiskBudget) -> None:
+        """Make room for the output of attempt `number`; that of the attempt before it stays beside it."""
+        directory = self._directory / OUTPUT
+        directory.mkdir(exist_ok=True)
+        if number == 1:
+            await self._forget_results()
+        elif OUTPUT in self._places:
+            await self._fetch(self._places[OUTPUT], budget)
+            earlier = directory / "output"
+            if earlier.is_file():
+                earlier.rename(directory / f"output.attempt-{number - 1}")
+
+    async def _forget_results(self) -> None:
+        """Results under this key are those of another run, and would be taken for this one's."""
+        if place := self._places.get(RESULTS):
+            await place.store.delete(place.key)
+
+    async def fetch(self, budget: DiskBudget) -> None:
+        """Bring every artifact here but the output and the documents, all at once."""
+        async with asyncio.TaskGroup() as group:
+            for label, place in self._places.items():
+                if label not in DOCUMENTS and label != OUTPUT:
+                    group.create_task(self._fetch(place, budget), name=f"fetch {label}")
+
+    async def _fetch(self, place: Place, budget: DiskBudget) -> None:
+        await fetch(place.artifact, place.store, place.key, place.directory, budget)
+        if upload := self._uploads.get(place.label):
+            await upload.mark()
+
+    async def upload(self, labels: Iterable[str]) -> None:
+        """Bring the named ones back, those that changed, all at once; all are tried before the first error is
+        raised."""
+        tasks = [self._insist(self._uploads[label]) for label in labels]
+        for result in await asyncio.gather(*tasks, return_exceptions=True):
+            if isinstance(result, BaseException):
+                raise result
+
+    async def _insist(self, upload: Upload) -> None:
+        for wait in range(UPLOAD_TRIES):
+            try:
+                await upload.upload()
+            except StorageUnavailableError:
+                if wait == UPLOAD_TRIES - 1:
+                    raise
+                await asyncio.sleep(0.5 * 4**wait)
+            else:
+                return
+
+    async def put_metadata(self, name: str, document: bytes) -> None:
+        """The metadata document of this attempt, as an object of its own under `metadata/`."""
+        if place := self._places.get(METADATA):
+            key = posixpath.join(posixpath.dirname(place.key), "metadata", name)
+            await place.store.put(key, _once(document))
+
+    async def put_results(self, document: Mapping[str, Any]) -> None:
+        """The last word, visible only when it is whole."""
+        if place := self._places.get(RESULTS):
+            body = json.dumps(document, indent=1).encode()
+            await place.store.put(place.key, _once(_wrapped(place, "_results.json", body)))
+
+    async def results_exist(self) -> bool:
+        """An earlier attempt came to a final end."""
+        if not (place := self._places.get(RESULTS)):
+            return False
+        try:
+            await place.store.head(place.key)
+        except ObjectNotFoundError:
+            return False
+        return True
+
+    def stop_watch(self) -> "StopWatch | None":
+        """Reads `_status`, where the message names it."""
+        place = self._places.get(STATUS)
+        return StopWatch(place) if place else None
+
+    def addresses(self) -> dict[str, str]:
+        """Label to address, without what opens it."""
+        return {label: place.artifact.address for label, place in self._places.items()}
+
+    def names(self) -> dict[str, str]:
+        """Label to the name of its object, for `_results.json`."""
+        return {label: place.artifact.name for label, place in self._places.items()}
+
+
+class StopWatch:
+    """Looks whether the experimenter asked for a stop; reads the object only when it changed."""
+
+    def __init__(self, place: Place) -> None:
+        self._place = place
+        self._seen = ""
+
+    async def requested(self) -> bool:
+        try:
+            info = await self._place.store.head(self._place.key)
+        except ObjectNotFoundError:
+            return False
+        if info.etag == self._seen or info.size > STATUS_LIMIT:
+            return False
+        body = b"".join([piece async for piece in self._place.store.get(self._place.key)])
+        self._seen = info.etag
+        return stop_requested(_unwrapped(body, "status.json"))
+
+
+async def _once(body: bytes) -> AsyncIterator[bytes]:
+    yield body
+
+
+def _wrapped(place: Place, name: str, body: bytes) -> bytes:
+    """A document as its artifact wants it: in an archive, or bare."""
+    if not place.artifact.unpack:
+        return body
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as archive:
+        member = tarfile.TarInfo(name)
+        member.size, member.mode = len(body), 0o644
+        archive.addfile(member, io.BytesIO(body))
+    return buffer.getvalue()
+
+
+def _unwrapped(body: bytes, name: str) -> bytes:
+    """The document in an archive, or the body itself where it is none."""
+    try:
+        with tarfile.open(fileobj=io.BytesIO(body)) as archive:
+            for member in archive:
+                if posixpath.basename(member.name) == name and (content := archive.extractfile(member)):
+                    return content.read(STATUS_LIMIT)
+    except tarfile.TarError:
+        return body
+    return b""

@@ -1,0 +1,219 @@
+"""One try at one experiment, from an admitted delivery to a settled one. Read `Attempt.run` from the top.
+
+*Work* (prepare, run) happens beside its watchers in one task group: whatever ends it early cancels the stage, and the
+stage puts away what it started. *Finish* (final upload, results, report) comes after, under its own time limit, so that
+a stopped experiment still delivers what it has. Then the message is settled, once.
+"""
+
+import asyncio
+import json
+import logging
+import time
+from collections.abc import Coroutine, Mapping
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+
+from studio_runner.errors import BrokerError, ExperimentError, Reason
+from studio_runner.messages.metadata import Document
+from studio_runner.messages.request import Request, short_key
+from studio_runner.process.base import Exit
+from studio_runner.process.output import Output
+from studio_runner.queues.base import Delivery
+from studio_runner.reports.base import Ended, StageEntered, Started, Subject
+from studio_runner.runner import directory, watchers
+from studio_runner.runner.artifacts import OUTPUT, Artifacts
+from studio_runner.runner.context import concerning
+from studio_runner.runner.finish import deliver
+from studio_runner.runner.halt import explain
+from studio_runner.runner.host import Host
+from studio_runner.runner.intake import Admission
+from studio_runner.runner.outcome import Outcome, Settle, backoff, from_error, of_reason
+from studio_runner.runner.prepare import prepare
+from studio_runner.runner.run import run_script
+from studio_runner.runner.trial import Trial
+from studio_runner.storage.budget import DiskBudget
+
+log = logging.getLogger(__name__)
+
+
+class Attempt:
+    """One delivery of one experiment."""
+
+    def __init__(self, host: Host, delivery: Delivery, admission: Admission) -> None:
+        self._host, self._delivery, self._admission = host, delivery, admission
+        self._number = delivery.attempts + 1
+        self._wish: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        self.key = admission.request.key if admission.request else "(unreadable)"
+
+    def stop(self, outcome: Outcome) -> None:
+        """End the work early, with this outcome; the first wish counts."""
+        if not self._wish.done():
+            self._wish.set_result(outcome)
+
+    async def run(self) -> Outcome:
+        """Try the experiment and settle its message; every way it can end is an outcome."""
+        with concerning(self.key, self._number, self._delivery.queue):
+            async with AsyncExitStack() as stack:
+                stack.callback(self._admission.reservation.release)
+                try:
+                    outcome = await self._tried(stack)
+                except OSError as error:
+                    log.exception("the attempt failed")
+                    outcome = of_reason(Reason.SYSTEM_ERROR, f"({error})")
+                await self._settle(outcome)
+            log.info("%s: %s", outcome.reason, outcome.sentence)
+            return outcome
+
+    async def _tried(self, stack: AsyncExitStack) -> Outcome:
+        """The attempt from its directory to its report, not yet settled."""
+        if self._admission.request is None:
+            return await self._refused(self._admission.error)
+        try:
+            trial = await self._open(self._admission.request, stack)
+        except ExperimentError as error:
+            return await self._refused(error)
+        if self._number > 1 and await trial.artifacts.results_exist():
+            return of_reason(Reason.COMPLETED, "An earlier attempt had delivered its results already.")
+        await self._host.reports.report(Started(trial.subject, trial.started_at))
+        outcome = await self._work(trial)
+        self._admission.reservation.release_compute()
+        outcome = await self._finish(trial, outcome)
+        await self._report_end(trial.subject, outcome, trial.exit)
+        return outcome
+
+    async def _open(self, request: Request, stack: AsyncExitStack) -> Trial:
+        """Make the attempt's directory and all that lives as long as it."""
+        settings = self._host.settings
+        place = directory.create(
+            settings.places.working_dir, self._host.identity.runner, short_key(request.key), self._number
+        )
+        if not settings.experiments.keep:
+            stack.push_async_callback(asyncio.to_thread, directory.remove, place)
+        artifacts, budget = Artifacts(request, place), DiskBudget(request.resources.hdd or None)
+        await artifacts.begin(self._number, budget)
+        document = Document()
+        output = Output(place / OUTPUT / "output", settings.experiments.output_limit, document.feed)
+        trial = Trial(
+            host=self._host,
+            delivery=self._delivery,
+            request=request,
+            subject=self._subject(_experiment(request), place),
+            directory=place,
+            artifacts=artifacts,
+            output=stack.enter_context(output),
+            document=document,
+            budget=budget,
+            started_at=time.time(),
+        )
+        trial.describe()
+        return trial
+
+    async def _work(self, trial: Trial) -> Outcome:
+        """The stages, beside everything that may end them early."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                watching = [group.create_task(watcher) for watcher in self._watchers(trial)]
+                outcome = await self._stages(trial)
+                for task in watching:
+                    task.cancel()
+        except ExceptionGroup as failures:
+            outcome = explain(failures)
+        return outcome
+
+    async def _stages(self, trial: Trial) -> Outcome:
+        async with AsyncExitStack() as stack:
+            await self._host.reports.report(StageEntered(trial.subject, time.time(), "prepare"))
+            environment = await prepare(trial, stack)
+            await self._host.reports.report(StageEntered(trial.subject, time.time(), "run"))
+            return await run_script(trial, environment)
+
+    def _watchers(self, trial: Trial) -> list[Coroutine[None, None, None]]:
+        request, settings = trial.request, self._host.settings
+        found = [watchers.asked(self._wish), watchers.lease(self._delivery, settings.queues.lease / 3)]
+        if limit := request.experiment.max_duration:
+            found.append(watchers.time_limit(limit))
+        if deadline := request.lifetime_deadline:
+            found.append(watchers.lifetime(deadline))
+        if status := trial.artifacts.stop_watch():
+            found.append(watchers.stop_file(status.requested, settings.experiments.stop_poll))
+        return found
+
+    async def _finish(self, trial: Trial, outcome: Outcome) -> Outcome:
+        if outcome.reason is Reason.LEASE_LOST:
+            return outcome
+        await self._host.reports.report(StageEntered(trial.subject, time.time(), "finish"))
+        return await deliver(trial, outcome, self._is_final)
+
+    def _is_final(self, outcome: Outcome) -> bool:
+        """Nobody will try the experiment again."""
+        if outcome.settle is Settle.RETRY:
+            return self._number >= self._host.settings.queues.deliveries
+        return outcome.settle in {Settle.ACK, Settle.DEAD}
+
+    async def _settle(self, outcome: Outcome) -> None:
+        try:
+            match outcome.settle:
+                case Settle.ACK:
+                    await self._delivery.ack()
+                case Settle.RETRY if not self._is_final(outcome):
+                    await self._delivery.requeue(backoff(self._delivery.attempts))
+                case Settle.RETRY | Settle.DEAD:
+                    await self._delivery.dead_letter(f"{outcome.reason}: {outcome.sentence}")
+                case Settle.RETURN:
+                    await self._delivery.requeue(charge=False)
+                case Settle.ABANDON:
+                    pass
+        except BrokerError as error:
+            log.warning("the message could not be settled and will come again: %s", error)
+
+    async def _refused(self, error: ExperimentError | None) -> Outcome:
+        """The experiment never got a directory: only the record can tell of it."""
+        outcome = from_error(error) if error else of_reason(Reason.SYSTEM_ERROR)
+        request = self._admission.request
+        experiment = _experiment(request) if request else _salvage(self._delivery.body)
+        if experiment:
+            await self._report_end(self._subject(experiment, None), outcome, None)
+        return outcome
+
+    def _subject(self, experiment: Mapping[str, Any], place: Path | None) -> Subject:
+        return Subject(
+            key=str(experiment["key"]),
+            experiment=experiment,
+            queue=self._delivery.queue,
+            number=self._number,
+            host=self._host.identity.host,
+            directory=place,
+        )
+
+    async def _report_end(self, subject: Subject, outcome: Outcome, end: Exit | None) -> None:
+        await self._host.reports.report(
+            Ended(
+                subject=subject,
+                at=time.time(),
+                reason=outcome.reason,
+                sentence=outcome.sentence,
+                exit_code=outcome.exit_code,
+                signal=outcome.signal,
+                final=self._is_final(outcome),
+                peak_memory=end.peak_memory if end else 0,
+                cpu_seconds=end.cpu_seconds if end else 0.0,
+            )
+        )
+
+
+def _experiment(request: Request) -> Mapping[str, Any]:
+    experiment: Mapping[str, Any] = request.document["experiment"]
+    return experiment
+
+
+def _salvage(body: bytes) -> Mapping[str, Any] | None:
+    """The `experiment` object of a message that is not valid as a whole, if at least its key can be read."""
+    try:
+        document = json.loads(body)
+    except (ValueError, RecursionError):
+        return None
+    experiment = document.get("experiment") if isinstance(document, dict) else None
+    if isinstance(experiment, dict) and isinstance(experiment.get("key"), str):
+        return experiment
+    return None

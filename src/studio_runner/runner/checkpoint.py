@@ -1,0 +1,43 @@
+"""Checkpoints: mutable artifacts and the metadata go up while the script runs."""
+
+import asyncio
+import logging
+import time
+from collections import defaultdict
+
+from studio_runner.errors import ExperimentError
+from studio_runner.reports.base import Checkpointed
+from studio_runner.runner.trial import Trial
+
+log = logging.getLogger(__name__)
+
+
+async def checkpoints(trial: Trial) -> None:
+    """For ever, one loop per period: `saveWorkspaceFrequency`, or an artifact's own `saveFrequency`."""
+    async with asyncio.TaskGroup() as group:
+        for period, labels in periods(trial).items():
+            group.create_task(_every(trial, period, labels), name=f"checkpoint every {period:g} s")
+
+
+def periods(trial: Trial) -> dict[float, list[str]]:
+    """Labels by period in seconds; artifacts without one are left to the end."""
+    found: defaultdict[float, list[str]] = defaultdict(list)
+    for label, upload in trial.artifacts.mutable.items():
+        period = upload.artifact.save_frequency or trial.request.checkpoint_period
+        if period:
+            found[period].append(label)
+    return found
+
+
+async def _every(trial: Trial, period: float, labels: list[str]) -> None:
+    while True:
+        await asyncio.sleep(period)
+        try:
+            await trial.artifacts.upload(labels)
+            await trial.put_metadata()
+        except ExperimentError as error:
+            # the next checkpoint, and at last the final upload, will try again
+            log.warning("checkpoint failed: %s", error)
+            trial.output.note(f"checkpoint failed: {error}")
+        else:
+            await trial.host.reports.report(Checkpointed(trial.subject, time.time()))

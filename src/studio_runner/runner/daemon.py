@@ -1,0 +1,172 @@
+"""The daemon: serves every matching queue, several experiments at once, until a limit, a drain or a stop."""
+
+import asyncio
+import logging
+import re
+import signal
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import cast
+
+from studio_runner.config.settings import Settings
+from studio_runner.errors import BrokerError, Reason
+from studio_runner.queues.base import Delivery
+from studio_runner.queues.local import LocalBroker, LocalQueueOptions
+from studio_runner.runner.attempt import Attempt
+from studio_runner.runner.host import Host, identify
+from studio_runner.runner.intake import Admission, Intake, Quota
+from studio_runner.runner.opening import opened_host
+from studio_runner.runner.outcome import of_reason
+
+log = logging.getLogger(__name__)
+
+RESPONSE = "_response"
+"""Queues of this ending carry reports, never experiments."""
+
+
+@dataclass(frozen=True)
+class Tally:
+    """What a daemon did."""
+
+    by_reason: Mapping[Reason, int]
+
+    @property
+    def started(self) -> int:
+        return sum(self.by_reason.values())
+
+
+class Daemon:
+    """Takes experiments off the queues of one broker."""
+
+    def __init__(self, host: Host, broker: LocalBroker) -> None:
+        self._host, self._broker = host, broker
+        limits = host.settings.limits
+        self._quota = Quota(limits.tasks, limits.interval)
+        self._intake = Intake(host.ledger, self._quota, cpu_only=host.settings.machine.cpu_only)
+        self._running: dict[asyncio.Task[None], Attempt] = {}
+        self._ended: Counter[Reason] = Counter()
+        self._changed = asyncio.Event()
+        self._last_work = time.monotonic()
+
+    async def run(self) -> Tally:
+        """Serve until there is a reason to end; returns when the last experiment is settled."""
+        async with asyncio.TaskGroup() as consumers:
+            serving = consumers.create_task(self._serve(), name="queues")
+            await self._until_done()
+            serving.cancel()
+        return Tally(MappingProxyType(dict(self._ended)))
+
+    @property
+    def attempts(self) -> list[Attempt]:
+        """What runs now."""
+        return list(self._running.values())
+
+    def drain(self) -> None:
+        """Take nothing new; what runs goes on to its end."""
+        self._quota.closed = True
+        self._changed.set()
+
+    def stop(self) -> None:
+        """Take nothing new and give back what runs, after saving what it has."""
+        self.drain()
+        for attempt in self.attempts:
+            attempt.stop(of_reason(Reason.DRAINED))
+
+    async def _until_done(self) -> None:
+        while not self._done():
+            self._changed.clear()
+            try:
+                async with asyncio.timeout(self._patience()):
+                    await self._changed.wait()
+            except TimeoutError:
+                log.info("idle for %g s: ending", self._host.settings.limits.idle_duration)
+                self.drain()
+
+    def _done(self) -> bool:
+        return self._quota.spent and not self._running
+
+    def _patience(self) -> float | None:
+        idle = self._host.settings.limits.idle_duration
+        if not idle or self._running or self._quota.closed:
+            return None
+        return max(0.0, self._last_work + idle - time.monotonic())
+
+    async def _serve(self) -> None:
+        """One consumer per queue; queues come and go."""
+        wanted = re.compile(self._host.settings.queues.match)
+        unwanted = re.compile(self._host.settings.queues.mismatch or r"(?!)")
+        consumers: dict[str, asyncio.Task[None]] = {}
+        async with asyncio.TaskGroup() as group:
+            while True:
+                names = {
+                    name
+                    for name in await self._broker.queues()
+                    if wanted.search(name) and not unwanted.search(name) and not name.endswith(RESPONSE)
+                }
+                for name in names - consumers.keys():
+                    log.info("serving queue %s", name)
+                    consumers[name] = group.create_task(self._consume(name), name=f"consume {name}")
+                for name in consumers.keys() - names:
+                    log.info("queue %s is gone", name)
+                    consumers.pop(name).cancel()
+                await self._broker.queues_changed()
+
+    async def _consume(self, queue: str) -> None:
+        while True:
+            try:
+                async for delivery in self._broker.consume(queue, self._intake):
+                    self._begin(delivery)
+            except BrokerError as error:
+                log.warning("queue %s cannot be read, next try in 5 s: %s", queue, error)
+            await asyncio.sleep(5.0)
+
+    def _begin(self, delivery: Delivery) -> None:
+        attempt = Attempt(self._host, delivery, cast(Admission, delivery.ticket))
+        task = asyncio.create_task(self._attend(attempt), name=f"attempt {attempt.key}")
+        self._running[task] = attempt
+        task.add_done_callback(self._forget)
+
+    async def _attend(self, attempt: Attempt) -> None:
+        outcome = await attempt.run()
+        self._ended[outcome.reason] += 1
+
+    def _forget(self, task: asyncio.Task[None]) -> None:
+        del self._running[task]
+        self._last_work = time.monotonic()
+        self._changed.set()
+        if not task.cancelled() and (error := task.exception()):
+            log.error("an attempt broke", exc_info=error)
+
+
+async def serve(settings: Settings) -> Tally:
+    """Serve the local queues until SIGTERM or SIGINT drains; a second signal stops the experiments as well."""
+    identity = identify()
+    options = LocalQueueOptions(settings.queues.lease, settings.queues.poll, identity.runner)
+    async with opened_host(settings, identity) as host, LocalBroker(settings.places.queue_root, options) as broker:
+        daemon = Daemon(host, broker)
+        with _obeying_signals(daemon):
+            return await daemon.run()
+
+
+@contextmanager
+def _obeying_signals(daemon: Daemon) -> Iterator[None]:
+    """The first signal drains, the next one stops."""
+    loop = asyncio.get_running_loop()
+    wishes = iter((daemon.drain,))
+
+    def obey(number: signal.Signals) -> None:
+        wish = next(wishes, daemon.stop)
+        log.warning("%s: %s", number.name, (wish.__doc__ or "").strip())
+        wish()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, obey, number)
+    try:
+        yield
+    finally:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(number)

@@ -1,0 +1,84 @@
+"""Running one request here and now, without a queue (`studio-runner exec`)."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from studio_runner.config.settings import Settings
+from studio_runner.errors import InvalidMessageError
+from studio_runner.machine.ledger import NOTHING
+from studio_runner.messages.request import parse_request
+from studio_runner.process.follow import follow
+from studio_runner.queues.base import Ticket
+from studio_runner.reports.base import Ended, Event, Started
+from studio_runner.runner.attempt import Attempt
+from studio_runner.runner.host import Host, identify
+from studio_runner.runner.intake import Admission, need_of
+from studio_runner.runner.opening import opened_host
+from studio_runner.runner.outcome import Outcome
+
+QUEUE = "(no queue)"
+
+
+@dataclass(frozen=True)
+class Handed:
+    """A delivery that came from no queue: there is nothing to settle and nobody to lose it to."""
+
+    body: bytes
+    ticket: Ticket
+    queue: str = QUEUE
+    attempts: int = 0
+
+    async def extend(self) -> None:
+        pass
+
+    async def ack(self) -> None:
+        pass
+
+    async def requeue(self, delay: float = 0.0, *, charge: bool = True) -> None:
+        pass
+
+    async def dead_letter(self, reason: str) -> None:
+        pass
+
+
+@dataclass
+class Listener:
+    """A reporter that passes the experiment's output on while it is written."""
+
+    on_output: Callable[[bytes], None]
+    over: asyncio.Event = field(default_factory=asyncio.Event)
+    following: "asyncio.Task[None] | None" = None
+
+    async def report(self, event: Event) -> None:
+        if isinstance(event, Started) and event.subject.directory:
+            path = event.subject.directory / "output" / "output"
+            self.following = asyncio.create_task(self._follow(path), name="follow output")
+        elif isinstance(event, Ended):
+            self.over.set()
+            if self.following:
+                await self.following
+
+    async def _follow(self, path: Path) -> None:
+        async for piece in follow(path, done=self.over.is_set):
+            self.on_output(piece)
+
+
+async def execute(settings: Settings, body: bytes, *, on_output: Callable[[bytes], None] | None = None) -> Outcome:
+    """Run the request to its outcome; resources are limited as always, but not waited for."""
+    listeners = [Listener(on_output)] if on_output else []
+    async with opened_host(settings, identify(), listeners) as host:
+        ticket = _admission(host, body)
+        return await Attempt(host, Handed(body, ticket), ticket).run()
+
+
+def _admission(host: Host, body: bytes) -> Admission:
+    try:
+        request, error = parse_request(body), None
+    except InvalidMessageError as trouble:
+        request, error = None, trouble
+    need = need_of(request) if request else NOTHING
+    reservation = host.ledger.reserve(need) or host.ledger.reserve(NOTHING)
+    assert reservation  # noqa: S101 - nothing always fits
+    return Admission(request, error, reservation, cancelled=lambda: None)

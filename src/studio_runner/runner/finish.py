@@ -1,0 +1,65 @@
+"""The finish: whatever the outcome, what the experiment produced goes home, and `_results` goes last."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from typing import Any
+
+from studio_runner.errors import ExperimentError, LeaseLostError, Reason, StorageUnavailableError
+from studio_runner.messages.results import Attempted, results_document
+from studio_runner.messages.units import format_duration
+from studio_runner.runner.outcome import Outcome, from_error, of_reason
+from studio_runner.runner.trial import Trial
+
+log = logging.getLogger(__name__)
+
+
+async def deliver(trial: Trial, outcome: Outcome, is_final: Callable[[Outcome], bool]) -> Outcome:
+    """Upload everything, then (for a final outcome) the results; returns what the attempt comes to in the end."""
+    patience = trial.host.settings.experiments.finish_timeout
+    try:
+        async with asyncio.timeout(patience):
+            outcome = await _bring_home(trial, outcome)
+            await trial.delivery.extend()
+            if is_final(outcome):
+                await trial.artifacts.put_results(_document(trial, outcome))
+    except TimeoutError:
+        late = f"the final upload took longer than {format_duration(patience)}"
+        return _worse(outcome, from_error(StorageUnavailableError(late)))
+    except LeaseLostError:
+        return of_reason(Reason.LEASE_LOST)
+    except ExperimentError as error:
+        return _worse(outcome, from_error(error))
+    return outcome
+
+
+async def _bring_home(trial: Trial, outcome: Outcome) -> Outcome:
+    """The final upload. The experiment's own failure beats the upload's; a success without its files is none."""
+    if outcome.reason is not Reason.COMPLETED:
+        trial.output.note(f"{outcome.reason}: {outcome.sentence}")
+    trial.output.close()
+    if trial.output.error is not None and outcome.reason is Reason.COMPLETED:
+        outcome = of_reason(Reason.STORAGE_UNAVAILABLE, f"(the output could not be written: {trial.output.error})")
+    try:
+        await trial.artifacts.upload(trial.artifacts.mutable)
+        await trial.put_metadata()
+    except ExperimentError as error:
+        log.warning("final upload failed: %s", error)
+        return _worse(outcome, from_error(error))
+    return outcome
+
+
+def _worse(outcome: Outcome, trouble: Outcome) -> Outcome:
+    """What the attempt comes to when its delivery failed as well."""
+    if outcome.reason is Reason.COMPLETED:
+        return trouble
+    sentence = f"{outcome.sentence} Besides, its files could not all be stored: {trouble.sentence}"
+    return Outcome(outcome.reason, sentence, outcome.exit_code, outcome.signal, outcome.transient)
+
+
+def _document(trial: Trial, outcome: Outcome) -> dict[str, Any]:
+    attempted = Attempted(
+        host=trial.subject.host, number=trial.subject.number, started=trial.started_at, finished=time.time()
+    )
+    return results_document(trial.request.key, outcome, attempted, trial.artifacts.names())

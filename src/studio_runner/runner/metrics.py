@@ -1,0 +1,44 @@
+"""Samples of what an experiment uses, one JSON object per line, in its `_metrics` artifact."""
+
+import asyncio
+import json
+import time
+from pathlib import Path
+
+from studio_runner.process.limits import TreeUsage, disk_usage, sample
+from studio_runner.process.spawn import Process
+from studio_runner.runner.trial import Trial
+
+METRICS = "_metrics"
+
+
+async def samples(trial: Trial, process: Process) -> None:
+    """For ever, every `saveMetricsFrequency`; nothing when the request names no period or no `_metrics`."""
+    period = trial.request.metrics_period
+    if not period or not trial.artifacts.has(METRICS):
+        return
+    path = trial.directory / METRICS / f"attempt-{trial.subject.number}.jsonl"
+    while True:
+        await asyncio.sleep(period)
+        usage = sample(process.pids())
+        disk = await asyncio.to_thread(disk_usage, trial.directory)
+        await asyncio.to_thread(_append, path, _line(trial, usage, disk))
+
+
+def _line(trial: Trial, usage: TreeUsage, disk: int) -> str:
+    """Times in seconds, sizes in bytes."""
+    now = time.time()
+    document = {
+        "time": now,
+        "elapsed": now - trial.started_at,
+        "memory": usage.rss,
+        "cpu_seconds": usage.cpu_seconds,
+        "processes": usage.processes,
+        "disk": disk,
+    }
+    return json.dumps(document) + "\n"
+
+
+def _append(path: Path, line: str) -> None:
+    with path.open("a") as file:
+        file.write(line)

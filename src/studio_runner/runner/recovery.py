@@ -1,0 +1,27 @@
+"""Clearing up after runners that died on this machine: their processes first, then their directories."""
+
+import asyncio
+import logging
+from pathlib import Path
+
+from studio_runner.process.sweep import sweep
+from studio_runner.runner.directory import clear_dead_runners, leftovers, remove
+
+log = logging.getLogger(__name__)
+
+
+async def recover(working_dir: Path) -> None:
+    """End what dead attempts left running and remove what they left lying. Their messages come back by themselves."""
+    await asyncio.to_thread(_recover, working_dir)
+
+
+def _recover(working_dir: Path) -> None:
+    found = leftovers(working_dir)
+    if found:
+        log.info("clearing up after %d attempts of runners that died", len(found))
+        killed = sweep({leftover.tag for leftover in found})
+        if killed:
+            log.warning("%d processes of dead attempts were still running and were killed", killed)
+    for leftover in found:
+        remove(leftover.path)
+    clear_dead_runners(working_dir)

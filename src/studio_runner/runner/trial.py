@@ -1,0 +1,53 @@
+"""The state of one attempt while it lasts: what the stages, the watchers and the finish share."""
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from studio_runner.messages.metadata import Document, document_name, iso_time
+from studio_runner.messages.request import Request
+from studio_runner.process.base import Exit
+from studio_runner.process.output import Output
+from studio_runner.queues.base import Delivery
+from studio_runner.reports.base import Subject
+from studio_runner.runner.artifacts import METADATA, Artifacts
+from studio_runner.runner.host import Host
+from studio_runner.storage.budget import DiskBudget
+
+
+@dataclass
+class Trial:
+    """Owned by `attempt`; `exit` is set by the run stage, everything else stays as it was made.
+
+    `started_at` is Unix time.
+    """
+
+    host: Host
+    delivery: Delivery
+    request: Request
+    subject: Subject
+    directory: Path
+    artifacts: Artifacts
+    output: Output
+    document: Document
+    budget: DiskBudget
+    started_at: float
+    exit: Exit | None = None
+
+    async def put_metadata(self) -> None:
+        """Store the metadata document as it is now."""
+        if self.artifacts.has(METADATA):
+            name = document_name(self.subject.host, self.started_at)
+            await self.artifacts.put_metadata(name, self.document.to_json())
+
+    def describe(self) -> None:
+        """What the runner knows from the start, into the metadata document."""
+        experiment = self.request.experiment
+        self.document.add_studioml(
+            {
+                "artifacts": self.artifacts.addresses(),
+                "experiment": {"key": experiment.key, "project": self.request.project, "owner": self.request.owner},
+                "host": self.subject.host,
+                "load_time": iso_time(time.time_ns()),
+            }
+        )

@@ -1,0 +1,64 @@
+"""What can end an attempt's work from outside: time, a person, the lease, memory, disk. Each raises `Halt`."""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+from studio_runner.errors import LeaseLostError, ObjectNotFoundError, Reason, StudioRunnerError
+from studio_runner.messages.results import stop_requested
+from studio_runner.messages.units import format_duration, format_size
+from studio_runner.process.limits import disk_usage
+from studio_runner.queues.base import Delivery
+from studio_runner.runner.halt import Halt
+from studio_runner.runner.outcome import Outcome, of_reason
+
+
+async def time_limit(seconds: float) -> None:
+    """`max_duration`, counted from the attempt's start."""
+    await asyncio.sleep(seconds)
+    raise Halt(of_reason(Reason.TIMED_OUT, f"The limit was {format_duration(seconds)}."))
+
+
+async def lifetime(deadline: float) -> None:
+    """`experimentLifetime`: `deadline` is Unix time."""
+    while (left := deadline - time.time()) > 0:
+        await asyncio.sleep(min(left, 60.0))  # the wall clock may be set meanwhile
+    raise Halt(of_reason(Reason.EXPIRED))
+
+
+async def asked(wish: "asyncio.Future[Outcome]") -> None:
+    """The runner itself wants the attempt to end (drain, shutdown, a stop over HTTP)."""
+    raise Halt(await asyncio.shield(wish))
+
+
+async def stop_file(read: Callable[[], Awaitable[bytes]], period: float) -> None:
+    """The `_status` artifact, written by the experimenter's client."""
+    while True:
+        with contextlib.suppress(ObjectNotFoundError, StudioRunnerError):
+            if stop_requested(await read()):
+                raise Halt(of_reason(Reason.STOPPED))
+        await asyncio.sleep(period)
+
+
+async def lease(delivery: Delivery, period: float) -> None:
+    """Renew the lease; without it nothing of this attempt counts."""
+    while True:
+        await asyncio.sleep(period)
+        try:
+            await delivery.extend()
+        except LeaseLostError as error:
+            raise Halt(of_reason(Reason.LEASE_LOST)) from error
+
+
+async def disk(directory: Path, limit: int) -> None:
+    """`hdd`, over all that is in the attempt's directory; looks more often the nearer it gets."""
+    while True:
+        started = time.monotonic()
+        used = await asyncio.to_thread(disk_usage, directory)
+        if used > limit:
+            detail = f"It asked for {format_size(limit)} (hdd) and had {format_size(used)} on disk."
+            raise Halt(of_reason(Reason.DISK_EXCEEDED, detail))
+        cost = time.monotonic() - started
+        await asyncio.sleep(max(20 * cost, 0.25 if used > limit / 2 else 1.0))
