@@ -1,0 +1,65 @@
+"""The script's arguments: clients quote each element for a shell, and there is no shell (INTERFACE section 1)."""
+
+import re
+from collections.abc import Iterable
+
+_TOKEN = re.compile(
+    r"""
+    (?P<blank> [ \t\n]+ )
+  | (?P<word> [^ \t\n'"\\]+ )
+  | ' (?P<single> [^']* ) '
+  | " (?P<double> (?: [^"\\] | \\. )* ) "
+  | \\ (?P<escaped> . )
+    """,
+    re.VERBOSE | re.DOTALL,
+)
+_NEEDS_READING = re.compile(r"[ \t\n'\"\\]")
+_ESCAPE_IN_DOUBLE = re.compile(r"\\([$`\"\\\n])")
+_NEWLINE = "\n"
+
+
+def script_arguments(args: Iterable[str]) -> tuple[str, ...]:
+    """The words that the elements of `experiment.args` spell, one after the other.
+
+    POSIX quoting (XCU 2.2) and nothing else: no expansion, no operators, no comments. An element that does not
+    parse (an open quote, a lone backslash at the end) is one word as it stands; one without any word gives none.
+    """
+    words: list[str] = []
+    for element in args:
+        words += _words(element)
+    return tuple(words)
+
+
+def _words(element: str) -> list[str]:
+    if not element:
+        return []
+    if not _NEEDS_READING.search(element):
+        return [element]
+    words: list[str] = []
+    current: str | None = None
+    position = 0
+    while position < len(element):
+        token = _TOKEN.match(element, position)
+        if token is None:
+            return [element]
+        position = token.end()
+        if token.lastgroup != "blank":
+            current = _append(current, token)
+        elif current is not None:
+            words.append(current)
+            current = None
+    return words if current is None else [*words, current]
+
+
+def _append(current: str | None, token: re.Match[str]) -> str | None:
+    kind = token.lastgroup or ""
+    text = token[kind]
+    if kind == "double":
+        text = _ESCAPE_IN_DOUBLE.sub(_unescaped, text)
+    elif kind == "escaped" and text == _NEWLINE:  # a continued line: nothing at all, not even a word
+        return current
+    return (current or "") + text
+
+
+def _unescaped(escape: re.Match[str]) -> str:
+    return "" if escape[1] == _NEWLINE else escape[1]

@@ -1,0 +1,194 @@
+"""Artifacts: what is brought to an experiment and back, and where it is stored (INTERFACE section 2)."""
+
+import posixpath
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field, model_validator
+from pydantic.json_schema import SkipJsonSchema
+
+from studio_runner.messages.fields import Duration, Label, Model, SystemText
+from studio_runner.messages.refusal import NotAcceptedError
+from studio_runner.messages.secrets import mask_urls
+
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_ADDRESS = "an address such as s3://HOST/BUCKET/KEY, gs://BUCKET/KEY, file:///PATH or https://HOST/PATH"
+
+
+@dataclass(frozen=True)
+class Location:
+    """Where an artifact is stored. `endpoint` is `HOST[:PORT]` (s3, http, https); `key` of a file is its absolute
+    path, of a container reference all that follows the scheme. User names and passwords are not part of it."""
+
+    scheme: str
+    endpoint: str
+    bucket: str
+    key: str
+
+    @classmethod
+    def parse(cls, address: str) -> "Location":
+        """Taken as it is spelled: a key may hold `%`, `?`, `#` and blanks, and clients do not escape them."""
+        scheme, separator, rest = address.partition("://")
+        if not separator or not _SCHEME.fullmatch(scheme):
+            raise NotAcceptedError(address, _ADDRESS)
+        location = _located(scheme.lower(), rest)
+        if not location.key or (location.scheme in {"s3", "gs"} and not location.bucket):
+            raise NotAcceptedError(address, _ADDRESS)
+        return location
+
+
+def _located(scheme: str, rest: str) -> Location:
+    host, slash, path = rest.partition("/")
+    host = host.rpartition("@")[2]
+    match scheme:
+        case "s3":
+            bucket, _, key = path.partition("/")
+            return Location(scheme, host, bucket, key if host else "")
+        case "gs":
+            return Location(scheme, "", host, path)
+        case "file":
+            return Location(scheme, "", "", slash + path if host in {"", "localhost"} else "")
+        case "http" | "https":
+            return Location(scheme, host, "", path if host else "")
+        case _:  # a container's reference, or a scheme that only its store understands
+            return Location(scheme, "", "", rest)
+
+
+class AwsCredentials(Model):
+    """For S3; both keys empty: the bucket is public."""
+
+    access_key: str = Field(
+        "", repr=False, validation_alias=AliasChoices("access_key", "access_key_id", "aws_access_key_id")
+    )
+    secret_access_key: str = Field(
+        "", repr=False, validation_alias=AliasChoices("secret_access_key", "secret_key", "aws_secret_access_key")
+    )
+    region: str | None = Field(None, validation_alias=AliasChoices("region", "region_name"))
+    session_token: str | None = Field(
+        None, repr=False, validation_alias=AliasChoices("session_token", "aws_session_token")
+    )
+
+    @property
+    def anonymous(self) -> bool:
+        return not self.access_key and not self.secret_access_key
+
+
+class PlainCredentials(Model):
+    """User and password."""
+
+    user: str = Field("", validation_alias=AliasChoices("user", "username"))
+    password: str = Field("", repr=False)
+
+
+class JwtCredentials(Model):
+    """A bearer token."""
+
+    token: str = Field("", repr=False)
+
+
+class Credentials(Model):
+    """What opens an artifact's store; at most one kind is given."""
+
+    aws: AwsCredentials | None = None
+    plain: PlainCredentials | None = None
+    jwt: Annotated[JwtCredentials | None, BeforeValidator(lambda v: {"token": v} if isinstance(v, str) else v)] = (
+        None
+    )
+
+    def __bool__(self) -> bool:
+        return any(kind is not None for kind in (self.aws, self.plain, self.jwt))
+
+    def __repr_args__(self) -> Iterable[tuple[str | None, Any]]:
+        return [pair for pair in super().__repr_args__() if pair[1] is not None]
+
+
+def credentials_in_address(address: str) -> Credentials | None:
+    """Those that stand before the `@` of an address."""
+    host = address.partition("://")[2].partition("/")[0]
+    userinfo, at, _ = host.rpartition("@")
+    if not at:
+        return None
+    user, _, password = userinfo.partition(":")
+    return Credentials(plain=PlainCredentials(user=user, password=password))
+
+
+def _address(value: str) -> str:
+    Location.parse(value)
+    return value
+
+
+def _sha256(value: str) -> str | None:
+    if value and not _SHA256.fullmatch(value.lower()):
+        raise NotAcceptedError(value, "the sha256 of the archive in 64 hexadecimal digits")
+    return value.lower() or None
+
+
+def _no_is_false(value: object) -> object:
+    return False if value is None else value
+
+
+_Flag = Annotated[bool, BeforeValidator(_no_is_false)]
+_Sha256 = Annotated[str | None, AfterValidator(lambda value: _sha256(value) if value else None)]
+
+
+class Artifact(Model):
+    """One artifact of an experiment. `label` is the name it has in the message; `key` and `bucket` are taken from
+    the address where the message does not repeat them; `save_frequency` is seconds, None for the experiment's."""
+
+    label: SkipJsonSchema[Label] = ""
+    qualified: Annotated[SystemText, AfterValidator(_address)] = Field(repr=False)
+    url: str | None = Field(None, repr=False)
+    bucket: str = ""
+    key: str = ""
+    local: Any = Field(None, repr=False)
+    mutable: _Flag = False
+    unpack: _Flag = False
+    hash: _Sha256 = None
+    save_frequency: Duration = Field(None, alias="saveFrequency")
+    credentials: Credentials | None = Field(None, repr=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _complete(cls, value: Any) -> Any:
+        """Old clients give `url` alone, and some no bucket and key."""
+        address = (value.get("qualified") or value.get("url")) if isinstance(value, dict) else None
+        if not isinstance(address, str):
+            return value
+        try:
+            location = Location.parse(address)
+        except NotAcceptedError:  # for the field itself to say
+            return {**value, "qualified": address}
+        return {
+            **value,
+            "qualified": address,
+            "bucket": value.get("bucket") or location.bucket,
+            "key": value.get("key") or location.key,
+        }
+
+    @cached_property
+    def location(self) -> Location:
+        return Location.parse(self.qualified)
+
+    @property
+    def address(self) -> str:
+        """Where it is stored, for people: without what opens it."""
+        return mask_urls(self.qualified)
+
+    @property
+    def name(self) -> str:
+        """The last component of its key."""
+        return posixpath.basename(self.location.key.rstrip("/"))
+
+
+def labelled(value: Any) -> Any:
+    """Each artifact of a JSON object of artifacts told its own label."""
+    if not isinstance(value, dict):
+        return value
+    return {
+        label: {**artifact, "label": label} if isinstance(artifact, dict) else artifact
+        for label, artifact in value.items()
+    }

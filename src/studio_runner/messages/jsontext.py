@@ -1,0 +1,97 @@
+"""JSON as it may come from anybody: bytes in, plain values out, every defect an error with its place."""
+
+import json
+import math
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from studio_runner.errors import InvalidMessageError
+from studio_runner.messages.refusal import json_path
+
+MAX_DEPTH = 100
+"""Levels of nesting. Real messages have seven; the rest of the program may recurse over what was read."""
+
+_UTF8_BOM = b"\xef\xbb\xbf"
+
+
+def read_json(body: bytes, limit: int) -> Any:
+    """The value that `body` spells. InvalidMessageError for anything that is not JSON (RFC 8259) in UTF-8, longer
+    than `limit` bytes, nested too deep, or with numbers that have no value (NaN, 1e999)."""
+    if len(body) > limit:
+        raise InvalidMessageError("$", f"{len(body)} bytes", f"a message of at most {limit} bytes")
+    value, odd_numbers = _decode(_text(body))
+    if odd_numbers:
+        _refuse_odd_number(value)
+    if too_deep(body, value):
+        raise InvalidMessageError("$", f"more than {MAX_DEPTH} levels of nesting", f"at most {MAX_DEPTH}")
+    return value
+
+
+def too_deep(body: bytes, value: Any) -> bool:
+    """True when `value`, which `body` spells, is nested deeper than MAX_DEPTH."""
+    # Few messages have so many brackets at all: no need to look at each value of the others.
+    return body.count(b"[") + body.count(b"{") > MAX_DEPTH and nested_deeper(value, MAX_DEPTH)
+
+
+def nested_deeper(value: Any, levels: int) -> bool:
+    """True when more than `levels` objects and arrays stand inside one another."""
+    level = [value] if isinstance(value, dict | list) else []
+    for _ in range(levels):
+        if not level:
+            return False
+        level = [inner for outer in level for inner in _members(outer) if isinstance(inner, dict | list)]
+    return bool(level)
+
+
+def _members(value: dict[str, Any] | list[Any]) -> Iterable[Any]:
+    return value.values() if isinstance(value, dict) else value
+
+
+def _text(body: bytes) -> str:
+    try:
+        return body.removeprefix(_UTF8_BOM).decode()
+    except UnicodeDecodeError as error:
+        raise InvalidMessageError(
+            "$", f"bytes that are not UTF-8, at offset {error.start}", "JSON in UTF-8"
+        ) from error
+
+
+def _decode(text: str) -> tuple[Any, bool]:
+    odd = False
+
+    def number(spelled: str) -> float:
+        nonlocal odd
+        value = float(spelled)
+        odd = odd or not math.isfinite(value)
+        return value
+
+    try:
+        value = json.loads(text, parse_float=number, parse_constant=number)
+    except json.JSONDecodeError as error:
+        place = f"line {error.lineno} column {error.colno}"
+        raise InvalidMessageError("$", f"text that is not JSON ({error.msg} at {place})", "JSON") from error
+    except RecursionError as error:
+        raise InvalidMessageError(
+            "$", f"more than {MAX_DEPTH} levels of nesting", f"at most {MAX_DEPTH}"
+        ) from error
+    except ValueError as error:  # Python's limit on the digits of an integer
+        raise InvalidMessageError("$", "an integer of thousands of digits", "numbers of a sane size") from error
+    return value, odd
+
+
+def _refuse_odd_number(value: Any) -> None:
+    for steps, number in _numbers(value, ()):
+        if isinstance(number, float) and not math.isfinite(number):
+            raise InvalidMessageError(json_path(steps), json.dumps(number), "a finite number")
+
+
+def _numbers(root: Any, origin: tuple[str | int, ...]) -> Iterator[tuple[tuple[str | int, ...], Any]]:
+    waiting: list[tuple[tuple[str | int, ...], Any]] = [(origin, root)]
+    while waiting:
+        steps, value = waiting.pop()
+        if isinstance(value, dict):
+            waiting += [((*steps, name), inner) for name, inner in reversed(value.items())]
+        elif isinstance(value, list):
+            waiting += [((*steps, index), inner) for index, inner in reversed(list(enumerate(value)))]
+        else:
+            yield steps, value

@@ -1,0 +1,119 @@
+"""`_results.json`, the runner's last word on an experiment, and `status.json`, by which a user asks for a stop
+(INTERFACE section 2)."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from studio_runner.errors import InvalidMessageError, Reason
+from studio_runner.messages.jsontext import read_json
+from studio_runner.messages.refusal import describe
+
+DOCUMENT_LIMIT = 16 << 20
+"""Bytes of the longest document that is read."""
+
+OK = "ok"
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True)
+class Results:
+    """What `_results.json` says. Other runners write the first four fields alone. Times are Unix times; `artifacts`
+    is label to the name of its object; at most one of `exit_code` and `signal` is set."""
+
+    exit_msg: str
+    experiment_id: str
+    host: str
+    artifacts: Mapping[str, str]
+    reason: str | None
+    sentence: str | None
+    exit_code: int | None
+    signal: int | None
+    attempt: int | None
+    time_started: float | None
+    time_finished: float | None
+
+    @property
+    def ok(self) -> bool:
+        return self.exit_msg == OK
+
+
+def results_document(  # noqa: PLR0913  one parameter for each field of the document
+    *,
+    experiment_id: str,
+    host: str,
+    artifacts: Mapping[str, Mapping[str, str]],
+    reason: Reason,
+    sentence: str,
+    exit_code: int | None,
+    signal: int | None,
+    attempt: int,
+    time_started: float | None,
+    time_finished: float,
+) -> dict[str, Any]:
+    """The content of `_results.json`; `artifacts` is label to `{"name": ...}`, times are Unix times."""
+    detail = f" (signal {signal})" if signal is not None else f" (exit code {exit_code})" if exit_code else ""
+    return {
+        "exit_msg": OK if reason is Reason.COMPLETED else f"{reason.value}{detail}: {sentence}",
+        "experiment_id": experiment_id,
+        "host": host,
+        "artifacts": {label: dict(artifact) for label, artifact in artifacts.items()},
+        "reason": reason.value,
+        "sentence": sentence,
+        "exit_code": exit_code,
+        "signal": signal,
+        "attempt": attempt,
+        "time_started": time_started,
+        "time_finished": time_finished,
+    }
+
+
+def parse_results(body: bytes) -> Results:
+    """Read `_results.json`; InvalidMessageError when it is no such document. Fields of other types than ours count
+    as missing."""
+    document = read_json(body, DOCUMENT_LIMIT)
+    if not isinstance(document, dict):
+        raise InvalidMessageError("$", describe(document), "an object")
+    message = document.get("exit_msg")
+    if not isinstance(message, str):
+        raise InvalidMessageError("$.exit_msg", describe(message), "a string")
+    return Results(
+        exit_msg=message,
+        experiment_id=_field(document, "experiment_id", str) or "",
+        host=_field(document, "host", str) or "",
+        artifacts=_names(document.get("artifacts")),
+        reason=_field(document, "reason", str),
+        sentence=_field(document, "sentence", str),
+        exit_code=_field(document, "exit_code", int),
+        signal=_field(document, "signal", int),
+        attempt=_field(document, "attempt", int),
+        time_started=_time(document, "time_started"),
+        time_finished=_time(document, "time_finished"),
+    )
+
+
+def _field(document: Mapping[str, Any], name: str, kind: type[_T]) -> _T | None:
+    value = document.get(name)
+    return value if type(value) is kind else None
+
+
+def _time(document: Mapping[str, Any], name: str) -> float | None:
+    whole = _field(document, name, int)
+    return float(whole) if whole is not None else _field(document, name, float)
+
+
+def _names(artifacts: Any) -> dict[str, str]:
+    if not isinstance(artifacts, dict):
+        return {}
+    return {label: str(entry.get("name", "")) for label, entry in artifacts.items() if isinstance(entry, dict)}
+
+
+def stop_requested(status_json: bytes) -> bool:
+    """True when `status.json` says stopped. What cannot be read asks for nothing."""
+    try:
+        status = json.loads(status_json)
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(status, dict) and str(status.get("status", "")).strip().lower() == "stopped"

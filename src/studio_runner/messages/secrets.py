@@ -1,0 +1,40 @@
+"""What in a message is secret, and how it is left out of what people read."""
+
+import re
+from typing import Any
+
+HIDDEN = "***"
+
+_SECRET_NAME = re.compile(
+    r"secret|passw(or)?d|passphrase|token|credential|access_?key|api_?key|private_?key|authori[sz]ation|jwt|_pat$|^pat$",
+    re.IGNORECASE,
+)
+_USERINFO = re.compile(r"(?<=://)[^/\s@]*@")
+_QUERY = re.compile(r"(://[^\s?]*\?)\S+")
+
+
+def is_secret_name(name: str) -> bool:
+    """True for names of fields and variables whose values nobody is to see."""
+    return _SECRET_NAME.search(name) is not None
+
+
+def mask_urls(text: str) -> str:
+    """The text without what stands before the `@` and after the `?` of addresses in it (presigned addresses carry
+    their permission there)."""
+    if "://" not in text:
+        return text
+    return _QUERY.sub(rf"\1{HIDDEN}", _USERINFO.sub(f"{HIDDEN}@", text))
+
+
+def without_secrets(value: Any) -> Any:
+    """A copy of a JSON value without its credentials: text of secret names hidden, addresses masked."""
+    if isinstance(value, dict):
+        return {name: HIDDEN if _hides(name, inner) else without_secrets(inner) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [without_secrets(inner) for inner in value]
+    return mask_urls(value) if isinstance(value, str) else value
+
+
+def _hides(name: str, value: Any) -> bool:
+    """Text only: an artifact may be called `tokenizer`, and `max_tokens` is a number that people want to see."""
+    return name == "credentials" or (isinstance(value, str) and is_secret_name(name))
