@@ -5,7 +5,6 @@ import importlib
 import json
 import os
 import platform
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -53,7 +52,8 @@ def row(result: Result) -> str:
     bare = f"{result.bare:10.2f} {result.unit:1.4}" if result.bare is not None else ""
     ratio = f"{result.ratio:.2f}" if result.ratio is not None else ""
     verdict = {True: "met", False: "MISSED", None: ""}[result.met]
-    return f"{result.name:52} {result.value:8.2f} {result.unit:4}{bare:>12} {ratio:>7}  {result.target} {verdict}".rstrip()
+    value = f"{result.value:8.2f} {result.unit:4}"
+    return f"{result.name:52} {value}{bare:>12} {ratio:>7}  {result.target} {verdict}".rstrip()
 
 
 def machine() -> str:
@@ -84,4 +84,4 @@ def _markdown(result: Result) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -16,8 +16,8 @@ log = logging.getLogger(__name__)
 class Subject:
     """The attempt that an event is about.
 
-    `experiment` is the message's `experiment` object as sent (credentials and all: not for display), `number` counts
-    from 1, `directory` is where the attempt runs (None: it never got so far).
+    `experiment` is the message's `experiment` object as sent (credentials and all: not for display), `number`
+    counts from 1, `directory` is where the attempt runs (None: it never got so far).
     """
 
     key: str

@@ -1,7 +1,7 @@
 """Keeps the experiment records current (INTERFACE section 6).
 
-What happens in quick succession is written once: an experiment that is over in a blink costs one or two writes. The end is
-waited for, the rest is not.
+What happens in quick succession is written once: an experiment that is over in a blink costs one or two writes.
+The end is waited for, the rest is not.
 """
 
 import asyncio

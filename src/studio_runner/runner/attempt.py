@@ -1,8 +1,8 @@
 """One try at one experiment, from an admitted delivery to a settled one. Read `Attempt.run` from the top.
 
-*Work* (prepare, run) happens beside its watchers in one task group: whatever ends it early cancels the stage, and the
-stage puts away what it started. *Finish* (final upload, results, report) comes after, under its own time limit, so that
-a stopped experiment still delivers what it has. Then the message is settled, once.
+*Work* (prepare, run) happens beside its watchers in one task group: whatever ends it early cancels the stage, and
+the stage puts away what it started. *Finish* (final upload, results, report) comes after, under its own time limit,
+so that a stopped experiment still delivers what it has. Then the message is settled, once.
 """
 
 import asyncio

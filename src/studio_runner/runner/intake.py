@@ -1,7 +1,7 @@
 """From bytes on a queue to a reserved place on this machine: read, then admit.
 
-A message is looked at before it is taken. What cannot be read is admitted without a reservation, so that the attempt
-can set it aside; what can never fit here is left to other runners and said once.
+A message is looked at before it is taken. What cannot be read is admitted without a reservation, so that the
+attempt can set it aside; what can never fit here is left to other runners and said once.
 """
 
 import asyncio

@@ -11,7 +11,7 @@ log = logging.getLogger(__name__)
 
 
 async def recover(working_dir: Path) -> None:
-    """End what dead attempts left running and remove what they left lying. Their messages come back by themselves."""
+    """End what dead attempts left running, remove what they left lying. Their messages come back by themselves."""
     await asyncio.to_thread(_recover, working_dir)
 
 

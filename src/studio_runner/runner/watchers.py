@@ -23,8 +23,8 @@ async def time_limit(seconds: float) -> None:
 
 async def lifetime(deadline: float) -> None:
     """`experimentLifetime`: `deadline` is Unix time."""
-    while (left := deadline - time.time()) > 0:
-        await asyncio.sleep(min(left, 60.0))  # the wall clock may be set meanwhile
+    while (left := deadline - time.time()) > 0:  # noqa: ASYNC110
+        await asyncio.sleep(min(left, 60.0))  # the wall clock may be set meanwhile: there is no event for that
     raise Halt(of_reason(Reason.EXPIRED))
 
 
