@@ -1,7 +1,22 @@
-"""What a process tree may use: kernel limits that it starts with."""
+"""What a process tree may use: kernel limits that it starts with, and watching what the kernel does not limit."""
 
+import asyncio
+import os
 import resource
+import time
+from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+_NEAR, _FAR = 0.05, 0.5
+"""Seconds between two looks at the memory of a tree: over half of the limit, and below."""
+_IDLE = 2.0
+"""The same for a tree far from its limit whose memory has stopped changing."""
+_DUTY = 0.02
+"""Looking may take this share of a core at most, per tree."""
+_PAGE = os.sysconf("SC_PAGE_SIZE")
+_TICK = os.sysconf("SC_CLK_TCK")
 
 
 @dataclass(frozen=True)
@@ -25,3 +40,127 @@ def _bounded(kind: int, value: int) -> tuple[int, int, int]:
     hard = resource.getrlimit(kind)[1]
     value = value if hard == resource.RLIM_INFINITY else min(value, hard)
     return kind, value, value
+
+
+@dataclass(frozen=True)
+class TreeUsage:
+    """What a tree uses at one moment: resident bytes, CPU seconds of its live processes, their number."""
+
+    rss: int
+    cpu_seconds: float
+    processes: int
+
+
+class Tree(Protocol):
+    """What is watched (`spawn.Process`)."""
+
+    def pids(self) -> list[int]: ...
+
+
+def sample(pids: Iterable[int]) -> TreeUsage:
+    """Pages that several processes share count once, as far as the kernel says (PSS)."""
+    pids = list(pids)
+    cpu = [seconds for pid in pids if (seconds := _cpu_seconds(pid)) is not None]
+    return TreeUsage(rss=sum(map(_proportional_memory, pids)), cpu_seconds=sum(cpu), processes=len(cpu))
+
+
+async def memory_watch(tree: Tree, limit: int) -> int:
+    """Wait until the tree uses more than `limit` bytes; that many it then had.
+
+    The sum of resident sizes costs little and counts shared pages several times, so it can only be too large;
+    when it passes the limit, the proportional sizes decide (a data loader's workers share most of their pages).
+    """
+    pause, before = _NEAR, 0
+    while True:
+        started = time.perf_counter()
+        used = memory(tree, limit)
+        if used > limit:
+            return used
+        cost = time.perf_counter() - started
+        await asyncio.sleep(max(pause := _pause(used, before, limit, pause), cost / _DUTY))
+        before = used
+
+
+def memory(tree: Tree, limit: int) -> int:
+    """Bytes of memory of the tree, exact only near and above the limit."""
+    pids = tree.pids()
+    used = sum(map(_resident_memory, pids))
+    return used if used <= limit else sum(map(_proportional_memory, pids))
+
+
+def _pause(used: int, before: int, limit: int, pause: float) -> float:
+    if used > limit / 2:
+        return _NEAR
+    if abs(used - before) > limit / 100:
+        return _FAR
+    return min(max(pause, _FAR) * 1.5, _IDLE)
+
+
+def disk_usage(directory: Path) -> int:
+    """Bytes allocated on disk below `directory`, hard links once, no link followed. Blocks: run it in a thread."""
+    total, waiting, linked = 0, [str(directory)], set[tuple[int, int]]()
+    while waiting:
+        try:
+            entries = os.scandir(waiting.pop())
+        except OSError:  # removed meanwhile, or made unreadable by the script
+            continue
+        with entries:
+            for entry in entries:
+                status = _status(entry)
+                if status is None or (status.st_dev, status.st_ino) in linked:
+                    continue
+                if entry.is_dir(follow_symlinks=False):
+                    waiting.append(entry.path)
+                elif status.st_nlink > 1:
+                    linked.add((status.st_dev, status.st_ino))
+                total += status.st_blocks * 512
+    return total
+
+
+def out_of_memory_kills() -> int:
+    """How often the kernel has killed for memory on this machine, to compare around a SIGKILL that nobody sent."""
+    for line in _read("/proc/vmstat").splitlines():
+        if line.startswith(b"oom_kill "):
+            return int(line.split()[1])
+    return 0
+
+
+def _status(entry: "os.DirEntry[str]") -> os.stat_result | None:
+    try:
+        return entry.stat(follow_symlinks=False)
+    except OSError:
+        return None
+
+
+def _cpu_seconds(pid: int) -> float | None:
+    """Ended and waited-for children included; None when it has ended."""
+    fields = _read(f"/proc/{pid}/stat").rpartition(b")")[2].split()
+    if not fields or fields[0] == b"Z":
+        return None
+    return sum(map(int, fields[11:15])) / _TICK
+
+
+def _resident_memory(pid: int) -> int:
+    fields = _read(f"/proc/{pid}/statm").split()
+    return int(fields[1]) * _PAGE if fields else 0
+
+
+def _proportional_memory(pid: int) -> int:
+    for line in _read(f"/proc/{pid}/smaps_rollup").splitlines():
+        if line.startswith(b"Pss:"):
+            return int(line.split()[1]) * 1024
+    return _resident_memory(pid)  # another user's by now (setuid), or an old kernel
+
+
+def _read(path: str) -> bytes:
+    """Empty when the process has ended or may not be looked at."""
+    try:
+        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return b""
+    try:
+        return os.read(file, 65536)
+    except OSError:
+        return b""
+    finally:
+        os.close(file)

@@ -1,0 +1,178 @@
+"""The stored output of an experiment: live, bounded, and never in the script's way."""
+
+import asyncio
+import fcntl
+import os
+import re
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from studio_runner.process.lines import LineScanner
+
+_PREFIX = b"[studio-runner] "
+_LEAST_LIMIT = 4096
+_PIPE_SIZE = 1 << 20
+_PIECE = 1 << 18
+_GAP = re.compile(rb"\n\[studio-runner\] (\d+) bytes left out here, after the first (\d+)\n")
+
+
+@dataclass(frozen=True)
+class Gap:
+    """The marker in a file for bytes left out: where it stands, how long it is, how many bytes it stands for."""
+
+    offset: int
+    length: int
+    omitted: int
+
+    def marker(self) -> bytes:
+        return b"\n%b%d bytes left out here, after the first %d\n" % (_PREFIX, self.omitted, self.offset)
+
+
+def find_gap(content: bytes) -> Gap | None:
+    """The marker in the content of an output file. It names its own place: no script prints one by chance."""
+    for found in _GAP.finditer(content):
+        if int(found[2]) == found.start():
+            return Gap(found.start(), len(found[0]), int(found[1]))
+    return None
+
+
+class Output:
+    """Writes an experiment's output to `path`, and to at most about `limit` bytes of it (0: no limit).
+
+    What exceeds the limit leaves a gap: the first eighth of the limit stays, then a marker says how many bytes are
+    left out, then comes the newest output, about a quarter of the limit or more. Every write reaches the operating
+    system at once, for those who follow; a gap replaces the file (new inode), so nobody reads one half rewritten.
+
+    When the file cannot be written, `error` says why, and output is read on and dropped so the script can end.
+    Lines that may be JSON go to `on_line`, which must not block.
+    """
+
+    def __init__(self, path: Path, limit: int, on_line: Callable[[bytes], None] | None = None) -> None:
+        self._path = path
+        self._limit = max(limit, _LEAST_LIMIT) if limit else 0
+        self._scanner = LineScanner(on_line) if on_line else None
+        self._gap: Gap | None = None
+        self._at_line_start = True
+        self.error: OSError | None = None
+        """The first failure to write; from then on nothing is stored."""
+        self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC, 0o644)
+        self._size = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """May be called twice."""
+        if self._file >= 0:
+            if self._scanner:
+                self._scanner.finish()
+            os.close(self._file)
+            self._file = -1
+
+    def write(self, data: bytes) -> None:
+        """Output of the script."""
+        if data:
+            self._store(data)
+            if self._scanner:
+                self._scanner.feed(data)
+
+    def note(self, text: str) -> None:
+        """Lines of the runner's own, on lines of their own: `[studio-runner] text`."""
+        lines = (_PREFIX + line.encode(errors="replace") + b"\n" for line in text.splitlines())
+        self._store((b"" if self._at_line_start else b"\n") + b"".join(lines))
+
+    async def drain(self, descriptor: int) -> None:
+        """Write what comes out of the pipe `descriptor` until its end, then close it.
+
+        The pipe is read no faster than the disk takes it, so a script that floods its output waits.
+        """
+        loop = asyncio.get_running_loop()
+        ended: asyncio.Future[None] = loop.create_future()
+        if sys.platform == "linux":
+            with suppress(OSError):  # more than the user may have; a small pipe works as well
+                fcntl.fcntl(descriptor, fcntl.F_SETPIPE_SZ, _PIPE_SIZE)
+        os.set_blocking(descriptor, False)
+        loop.add_reader(descriptor, self._take, descriptor, ended)
+        try:
+            await ended
+        finally:
+            loop.remove_reader(descriptor)
+            os.close(descriptor)
+
+    def _take(self, descriptor: int, ended: "asyncio.Future[None]") -> None:
+        try:
+            data = os.read(descriptor, _PIECE)
+        except BlockingIOError:
+            return
+        if data:
+            self.write(data)
+        elif not ended.done():
+            ended.set_result(None)
+
+    def _store(self, data: bytes) -> None:
+        if self.error or not data:
+            return
+        try:
+            self._append(data)
+        except OSError as error:
+            self.error = error
+        self._at_line_start = data.endswith(b"\n")
+
+    def _append(self, data: bytes) -> None:
+        rest = memoryview(data)
+        while rest:
+            if self._limit and self._size >= self._limit:
+                self._leave_out()
+            room = self._limit - self._size if self._limit else len(rest)
+            written = os.write(self._file, rest[:room])
+            self._size += written
+            rest = rest[written:]
+
+    def _leave_out(self) -> None:
+        """Replace the file by its head, the marker and its tail."""
+        head = self._gap.offset if self._gap else self._between_lines(self._limit // 8)
+        tail = self._between_lines(self._size - self._limit // 4)
+        before = self._gap.omitted - self._gap.length if self._gap else 0
+        marker = Gap(head, 0, tail - head + before).marker()
+        temporary = (
+            self._path.parent.parent / f".{self._path.name}.new"
+        )  # not in the artifact: it is packed any time
+        file = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC, 0o644)
+        try:
+            self._copy(file, 0, head)
+            _write_all(file, marker)
+            self._copy(file, tail, self._size)
+            temporary.replace(self._path)
+        except BaseException:
+            os.close(file)
+            temporary.unlink(missing_ok=True)
+            raise
+        os.close(self._file)
+        self._file, self._gap = file, Gap(head, len(marker), tail - head + before)
+        self._size = head + len(marker) + self._size - tail
+
+    def _between_lines(self, position: int) -> int:
+        """The first beginning of a line from `position` on; `position` itself when none is near."""
+        return position + os.pread(self._file, self._limit // 16, position).find(b"\n") + 1
+
+    def _copy(self, target: int, start: int, end: int) -> None:
+        while start < end:
+            piece = os.pread(self._file, min(_PIECE, end - start), start)
+            _write_all(target, piece)
+            start += len(piece)
+
+
+def _write_all(file: int, data: bytes) -> None:
+    rest = memoryview(data)
+    while rest:
+        rest = rest[os.write(file, rest) :]
