@@ -4,7 +4,7 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from studio_runner.errors import InvalidMessageError, Reason
 from studio_runner.messages.jsontext import read_json
@@ -40,34 +40,56 @@ class Results:
         return self.exit_msg == OK
 
 
-def results_document(  # noqa: PLR0913  one parameter for each field of the document
-    *,
-    experiment_id: str,
-    host: str,
-    artifacts: Mapping[str, Mapping[str, str]],
-    reason: Reason,
-    sentence: str,
-    exit_code: int | None,
-    signal: int | None,
-    attempt: int,
-    time_started: float | None,
-    time_finished: float,
+class End(Protocol):
+    """How an attempt ended."""
+
+    @property
+    def reason(self) -> Reason: ...
+    @property
+    def sentence(self) -> str: ...
+    @property
+    def exit_code(self) -> int | None: ...
+    @property
+    def signal(self) -> int | None: ...
+
+
+@dataclass(frozen=True)
+class Attempted:
+    """The attempt that ended: where it ran, and when in Unix time."""
+
+    host: str
+    number: int
+    started: float
+    finished: float
+
+
+def results_document(
+    experiment_id: str, end: End, attempted: Attempted, artifacts: Mapping[str, Mapping[str, str]]
 ) -> dict[str, Any]:
-    """The content of `_results.json`; `artifacts` is label to `{"name": ...}`, times are Unix times."""
-    detail = f" (signal {signal})" if signal is not None else f" (exit code {exit_code})" if exit_code else ""
+    """The content of `_results.json`; `artifacts` is label to `{"name": ...}`."""
     return {
-        "exit_msg": OK if reason is Reason.COMPLETED else f"{reason.value}{detail}: {sentence}",
+        "exit_msg": _exit_message(end),
         "experiment_id": experiment_id,
-        "host": host,
+        "host": attempted.host,
         "artifacts": {label: dict(artifact) for label, artifact in artifacts.items()},
-        "reason": reason.value,
-        "sentence": sentence,
-        "exit_code": exit_code,
-        "signal": signal,
-        "attempt": attempt,
-        "time_started": time_started,
-        "time_finished": time_finished,
+        "reason": end.reason.value,
+        "sentence": end.sentence,
+        "exit_code": end.exit_code,
+        "signal": end.signal,
+        "attempt": attempted.number,
+        "time_started": attempted.started,
+        "time_finished": attempted.finished,
     }
+
+
+def _exit_message(end: End) -> str:
+    if end.reason is Reason.COMPLETED:
+        return OK
+    if end.signal is not None:
+        return f"{end.reason.value} (signal {end.signal}): {end.sentence}"
+    if end.exit_code is not None:
+        return f"{end.reason.value} (exit code {end.exit_code}): {end.sentence}"
+    return f"{end.reason.value}: {end.sentence}"
 
 
 def parse_results(body: bytes) -> Results:
