@@ -64,14 +64,14 @@ class Attempted:
 
 
 def results_document(
-    experiment_id: str, end: End, attempted: Attempted, artifacts: Mapping[str, Mapping[str, str]]
+    experiment_id: str, end: End, attempted: Attempted, artifacts: Mapping[str, str]
 ) -> dict[str, Any]:
-    """The content of `_results.json`; `artifacts` is label to `{"name": ...}`."""
+    """The content of `_results.json`; `artifacts` is label to the name of its object."""
     return {
         "exit_msg": _exit_message(end),
         "experiment_id": experiment_id,
         "host": attempted.host,
-        "artifacts": {label: dict(artifact) for label, artifact in artifacts.items()},
+        "artifacts": {label: {"name": name} for label, name in artifacts.items()},
         "reason": end.reason.value,
         "sentence": end.sentence,
         "exit_code": end.exit_code,
