@@ -22,7 +22,7 @@ $(VENV)/.installed-dev: $(VENV)/.installed requirements/dev.txt
 	touch $@
 
 demo: setup
-	$(BIN)/python -m examples.demo
+	examples/demo
 
 test: setup-dev
 	$(BIN)/python -m pytest

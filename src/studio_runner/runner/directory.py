@@ -1,7 +1,7 @@
 """The directory of one attempt: made, owned, removed, and found again after a crash.
 
 `<working_dir>/experiments/<short key>.<n>/` holds one directory per artifact label. Its owner's name stands in the
-file `.owner`; an owner is alive while it holds the lock on `<working_dir>/runners/<runner>`, which the kernel drops at
+file `.owner`; an owner is alive while it holds the lock on `<working_dir>/runners/<runner>`, which the kernel
 its death.
 """
 
