@@ -10,6 +10,7 @@ import click
 
 from studio_runner import __version__
 from studio_runner.cli.common import COMPLETE, NAME, common
+from studio_runner.cli.output import discard_output
 from studio_runner.cli.session import Session
 from studio_runner.cli.table import Commands
 from studio_runner.errors import ExitCode, StudioRunnerError
@@ -53,8 +54,7 @@ def call(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
     except (KeyboardInterrupt, click.Abort):
         return INTERRUPTED
     except BrokenPipeError:
-        # whoever read our output has gone; Python's own last flush must not complain about it again
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        discard_output()
         return READER_GONE
     except Exception as error:  # noqa: BLE001  the one boundary
         return _failed(error, session)

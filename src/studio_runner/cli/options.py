@@ -32,6 +32,16 @@ class SettingOption(click.Option):
         )
         self.setting = option
 
+    def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
+        """With what counts when the flag is not given: the default, and the variables."""
+        from studio_runner.config.cascade import default_of
+
+        record = super().get_help_record(ctx)
+        if record is None:
+            return None
+        default = default_of(self.setting) or "none"
+        return record[0], f"{record[1]}  [default: {default}; {', '.join(self.setting.variables)}]"
+
     def _remember(self, context: click.Context, _parameter: click.Parameter, value: object) -> None:
         if value is not None and isinstance(context.obj, Session):
             context.obj.flags[self.setting.key] = value

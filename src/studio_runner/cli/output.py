@@ -3,7 +3,7 @@
 import json
 import os
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from enum import Enum
 from pathlib import Path
@@ -40,6 +40,28 @@ def print_fields(fields: Mapping[str, object]) -> None:
     width = max((len(name) for name in fields), default=0)
     for name, value in fields.items():
         click.echo(f"{name:<{width}}  {safe(value)}")
+
+
+def output_writer() -> Callable[[bytes], None]:
+    """Passes bytes on to standard output at once. When its reader goes away the rest is dropped: an experiment does
+    not end because somebody has seen enough of it."""
+    stream = sys.stdout.buffer
+
+    def write(data: bytes) -> None:
+        try:
+            stream.write(data)
+            stream.flush()
+        except BrokenPipeError:
+            discard_output()
+
+    return write
+
+
+def discard_output() -> None:
+    """Nobody reads standard output any more: let nothing complain about it again, not even Python's last flush."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, sys.stdout.fileno())
+    os.close(null)
 
 
 def watched() -> bool:

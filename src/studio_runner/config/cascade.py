@@ -88,7 +88,8 @@ def find_file(environ: Mapping[str, str]) -> Path | None:
 
 def default_of(option: Option) -> str:
     """The packaged default as it is written there."""
-    return str(_defaults()[option.key])
+    default = _defaults()[option.key]
+    return str(default).lower() if isinstance(default, bool) else str(default)
 
 
 def _defaults() -> dict[str, object]:
