@@ -43,6 +43,13 @@ def need_of(request: Request) -> Capacity:
     return Capacity(cores=max(1, resources.cpus), memory=resources.ram, disk=resources.hdd)
 
 
+def never_fits(request: Request, ledger: Ledger, *, cpu_only: bool) -> list[str]:
+    """Why the request can never run on this machine, a phrase each; empty when it can."""
+    wanted = max(request.resources.gpus, request.resources.gpu_count)
+    gpus = [f"{wanted} GPU wanted, none here"] if wanted and not cpu_only else []
+    return ledger.shortfalls(need_of(request)) + gpus
+
+
 @lru_cache(maxsize=128)
 def _read(body: bytes) -> Request | InvalidMessageError:
     """The same waiting message is looked at many times before its turn comes."""
@@ -120,12 +127,10 @@ class Intake:
         return self._admit_readable(queue, request)
 
     def _admit_readable(self, queue: str, request: Request) -> Admission | None:
-        need = need_of(request)
-        why_never = self._ledger.shortfalls(need) + self._gpu_shortfall(request)
-        if why_never:
+        if why_never := never_fits(request, self._ledger, cpu_only=self._cpu_only):
             self._tell_once(queue, request.key, why_never)
             return None
-        return self._take(request, None, need)
+        return self._take(request, None, need_of(request))
 
     def _take(self, request: Request | None, error: InvalidMessageError | None, need: Capacity) -> Admission | None:
         reservation = self._ledger.reserve(need)
@@ -133,10 +138,6 @@ class Intake:
             return None
         self._quota.take()
         return Admission(request, error, reservation, self._quota.untake)
-
-    def _gpu_shortfall(self, request: Request) -> list[str]:
-        wanted = max(request.resources.gpus, request.resources.gpu_count)
-        return [f"{wanted} GPU wanted, none here"] if wanted and not self._cpu_only else []
 
     def _tell_once(self, queue: str, key: str, why: list[str]) -> None:
         if key not in self._told:
