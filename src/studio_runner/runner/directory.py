@@ -2,7 +2,7 @@
 
 `<working_dir>/experiments/<short key>.<n>/` holds one directory per artifact label. Its owner's name stands in the
 file `.owner`; an owner is alive while it holds the lock on `<working_dir>/runners/<runner>`, which the kernel
-its death.
+drops at its death.
 """
 
 import contextlib

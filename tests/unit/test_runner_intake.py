@@ -1,0 +1,121 @@
+import asyncio
+import json
+import logging
+import time
+
+from studio_runner.machine.inventory import Capacity
+from studio_runner.machine.ledger import Ledger
+from studio_runner.runner.intake import Intake, Quota
+
+TOTAL = Capacity(cores=4, memory=8 * 10**9, disk=100 * 10**9)
+
+
+def message(key="k", **resources):
+    workspace = {"qualified": "file:///w.tar", "mutable": False, "unpack": True}
+    experiment = {
+        "key": key,
+        "filename": "main.py",
+        "args": [],
+        "pythonver": 3,
+        "pythonenv": [],
+        "time_added": time.time(),
+        "artifacts": {"workspace": workspace},
+        "resources_needed": resources,
+    }
+    return {"experiment": experiment, "config": {}}
+
+
+def body(document):
+    return json.dumps(document).encode()
+
+
+def intake(total=TOTAL, tasks=0, interval=0.0, cpu_only=False):
+    ledger = Ledger(total)
+    return Intake(ledger, Quota(tasks, interval), cpu_only=cpu_only), ledger
+
+
+def test_reserves_before_the_message_is_taken():
+    gate, ledger = intake()
+    ticket = gate.admit("local_q", body(message(cpus=2, ram="3gb", hdd="10gb")))
+    assert ticket
+    assert ledger.free == Capacity(cores=2, memory=5 * 10**9, disk=90 * 10**9)
+    ticket.release()
+    assert ledger.free == TOTAL
+
+
+def test_a_message_that_names_no_cores_gets_one():
+    gate, ledger = intake()
+    assert gate.admit("local_q", body(message()))
+    assert ledger.free.cores == 3
+
+
+def test_what_does_not_fit_now_stays_and_smaller_ones_go_past():
+    gate, _ = intake()
+    assert gate.admit("local_q", body(message("a", cpus=3)))
+    assert gate.admit("local_q", body(message("b", cpus=2))) is None
+    assert gate.admit("local_q", body(message("c", cpus=1)))
+
+
+def test_what_can_never_fit_is_left_to_others_and_said_once(caplog):
+    gate, ledger = intake()
+    with caplog.at_level(logging.WARNING):
+        for _ in range(5):
+            assert gate.admit("local_q", body(message("giant", cpus=64))) is None
+    assert caplog.text.count("64 cores wanted, 4 here") == 1
+    assert ledger.free == TOTAL
+
+
+def test_a_request_for_gpus_needs_gpus_unless_the_operator_says_otherwise(caplog):
+    gate, _ = intake()
+    assert gate.admit("local_q", body(message(gpus=1, gpuMem="4gb"))) is None
+    assert "GPU wanted, none here" in caplog.text
+    relaxed, _ = intake(cpu_only=True)
+    assert relaxed.admit("local_q", body(message(gpus=1, gpuMem="4gb")))
+
+
+def test_an_unreadable_message_is_taken_so_that_it_can_be_set_aside():
+    gate, ledger = intake()
+    ticket = gate.admit("local_q", b"{not json")
+    assert ticket
+    assert ticket.request is None
+    assert "line 1" in str(ticket.error)
+    assert ledger.free == TOTAL
+
+
+def test_an_expired_experiment_needs_no_room():
+    gate, ledger = intake()
+    document = message(cpus=4)
+    document["experiment"]["time_added"] = time.time() - 100
+    document["config"]["experimentLifetime"] = "10s"
+    assert gate.admit("local_q", body(document))
+    assert ledger.free == TOTAL
+
+
+def test_the_limit_on_tasks_counts_what_was_really_taken():
+    gate, _ = intake(tasks=1)
+    ticket = gate.admit("local_q", body(message("a")))
+    assert ticket
+    assert gate.admit("local_q", body(message("b"))) is None
+    ticket.release()  # another runner was quicker
+    assert gate.admit("local_q", body(message("b")))
+
+
+async def test_the_gate_opens_when_a_core_comes_back():
+    gate, _ = intake()
+    ticket = gate.admit("local_q", body(message(cpus=4)))
+    assert ticket
+    opening = asyncio.create_task(gate.opened())
+    await asyncio.sleep(0.01)
+    assert not opening.done()
+    ticket.release()
+    await asyncio.wait_for(opening, 5)
+
+
+async def test_starts_keep_their_distance():
+    gate, _ = intake(interval=30.0)
+    assert gate.admit("local_q", body(message("a")))
+    assert gate.admit("local_q", body(message("b"))) is None
+    opening = asyncio.create_task(gate.opened())
+    await asyncio.sleep(0.01)
+    assert not opening.done()
+    opening.cancel()
