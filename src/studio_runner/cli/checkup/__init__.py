@@ -1,0 +1,1 @@
+"""What `studio-runner doctor` looks at, one module per subject; each check yields findings."""

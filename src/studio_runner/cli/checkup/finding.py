@@ -1,0 +1,48 @@
+"""What a check says."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+from studio_runner.cli.output import safe
+from studio_runner.config.settings import Settings
+
+
+class State(StrEnum):
+    OK = "ok"
+    WARNING = "warning"
+    PROBLEM = "problem"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One sentence about one subject; `mend` says what to do when it is not well."""
+
+    subject: str
+    state: State
+    sentence: str
+    mend: str = ""
+
+    def __str__(self) -> str:
+        mend = f"\n{'':10}{safe(self.mend)}" if self.mend else ""
+        return f"{self.state.value:<8}  {safe(self.subject)}: {safe(self.sentence)}{mend}"
+
+
+@dataclass(frozen=True)
+class Here:
+    """What the checks are about: the settings, and the environment a runner would have."""
+
+    settings: Settings
+    environ: Mapping[str, str]
+
+
+def ok(subject: str, sentence: str) -> Finding:
+    return Finding(subject, State.OK, sentence)
+
+
+def warning(subject: str, sentence: str, mend: str) -> Finding:
+    return Finding(subject, State.WARNING, sentence, mend)
+
+
+def problem(subject: str, sentence: str, mend: str) -> Finding:
+    return Finding(subject, State.PROBLEM, sentence, mend)

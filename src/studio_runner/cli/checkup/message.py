@@ -1,0 +1,139 @@
+"""What the runner would make of a request, said before it is queued. Nothing is run and nothing is changed."""
+
+import asyncio
+import tempfile
+import time
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+from studio_runner.cli.checkup.finding import Finding, Here, ok, problem
+from studio_runner.environments.indexes import IndexReader
+from studio_runner.environments.interpreters import Interpreters
+from studio_runner.environments.plan import Planner
+from studio_runner.environments.programs import clean
+from studio_runner.errors import EnvironmentFailedError, InvalidMessageError, ObjectNotFoundError, StudioRunnerError
+from studio_runner.machine.inventory import inventory
+from studio_runner.machine.ledger import Ledger
+from studio_runner.messages.arguments import script_arguments
+from studio_runner.messages.artifact import Artifact
+from studio_runner.messages.request import Request, parse_request
+from studio_runner.messages.units import format_duration, format_size
+from studio_runner.runner.intake import need_of, never_fits
+from studio_runner.runner.prepare import WORKSPACE, spec_of
+from studio_runner.storage.budget import DiskBudget
+from studio_runner.storage.registry import open_store
+from studio_runner.storage.transfer import fetch
+
+SHOWN = 8
+"""Requirement lines that are repeated."""
+
+
+async def examine(body: bytes, here: Here) -> AsyncIterator[Finding]:
+    """Sentence by sentence, in the order in which the runner would find out."""
+    try:
+        request = parse_request(body)
+    except InvalidMessageError as error:
+        yield problem("message", str(error), "Correct the value; docs/reference/messages.md says what is accepted.")
+        return
+    yield ok("message", f"valid; the experiment is {request.key}")
+    for finding in (*_resources(request, here), *_limits(request)):
+        yield finding
+    async for finding in _environment(request, here):
+        yield finding
+    async for finding in _artifacts(request):
+        yield finding
+    async for finding in _script(request):
+        yield finding
+
+
+def _resources(request: Request, here: Here) -> Iterator[Finding]:
+    settings = here.settings
+    need = need_of(request)
+    ledger = Ledger(inventory(settings.machine, settings.places.working_dir))
+    wanted = f"{need.cores} cores, {format_size(need.memory)} memory, {format_size(need.disk)} disk"
+    lacking = never_fits(request, ledger, cpu_only=settings.machine.cpu_only)
+    if lacking:
+        mend = "Ask for less, or queue it where a larger machine serves the queue."
+        yield problem("resources", f"it does not fit on this machine: {'; '.join(lacking)}", mend)
+    else:
+        yield ok("resources", f"it fits here: {wanted}")
+
+
+def _limits(request: Request) -> Iterator[Finding]:
+    deadline = request.lifetime_deadline
+    if deadline is not None and deadline < time.time():
+        ago = format_duration(time.time() - deadline)
+        yield problem("lifetime", f"it was over {ago} ago", "Submit it again, or raise experimentLifetime.")
+    elif deadline is not None:
+        yield ok("lifetime", f"{format_duration(deadline - time.time())} are left")
+    if limit := request.experiment.max_duration:
+        yield ok("time limit", f"it is stopped after {format_duration(limit)} (max_duration)")
+    if period := request.checkpoint_period:
+        yield ok("checkpoints", f"every {format_duration(period)}")
+
+
+async def _environment(request: Request, here: Here) -> AsyncIterator[Finding]:
+    """The interpreter, and what the installer would be given. Whether that installs, only the installer knows."""
+    interpreters = Interpreters(here.settings.places.cache_dir / "interpreters.json", here.environ)
+    try:
+        plan = await Planner(interpreters, IndexReader(here.environ)).plan(spec_of(request))
+    except EnvironmentFailedError as error:
+        yield problem("environment", str(error), error.hint or "")
+        return
+    asked = f"python {request.pythonver}" if request.pythonver else "any Python 3"
+    yield ok("environment", f"{plan.interpreter} ({plan.interpreter.path}) for {asked}")
+    for note in plan.notes:
+        yield ok("environment", note)
+    lines = (*plan.requirements.lines, *plan.extra.lines)
+    shown = ", ".join(clean(line, plan.secrets) for line in lines[:SHOWN])
+    more = f" and {len(lines) - SHOWN} more" if len(lines) > SHOWN else ""
+    yield ok("environment", f"packages: {shown}{more}" if lines else "no packages")
+
+
+async def _artifacts(request: Request) -> AsyncIterator[Finding]:
+    for label, artifact in request.artifacts.items():
+        try:
+            yield await _artifact(artifact)
+        except StudioRunnerError as error:
+            yield problem(f"artifact {label}", str(error), error.hint or "")
+
+
+async def _artifact(artifact: Artifact) -> Finding:
+    subject = f"artifact {artifact.label}"
+    store, key = open_store(artifact.location)
+    try:
+        found = await store.head(key)
+    except ObjectNotFoundError:
+        if artifact.mutable:
+            return ok(subject, f"nothing yet at {artifact.address}")
+        return problem(subject, f"it is not at {artifact.address}", "Put it there, or submit the experiment again.")
+    return ok(subject, f"{format_size(found.size)} at {artifact.address}")
+
+
+async def _script(request: Request) -> AsyncIterator[Finding]:
+    """Whether the script is in the workspace, which is unpacked to see."""
+    script, workspace = request.experiment.filename, request.artifacts.get(WORKSPACE)
+    if script is None:
+        yield problem("script", "none is named (filename is null)", "Name the script; containers are not run here.")
+        return
+    arguments = " ".join(map(repr, script_arguments(request.experiment.args)))
+    if script == "-m" or workspace is None:
+        yield ok("script", f"{script} {arguments}".strip())
+        return
+    try:
+        there = await _holds(workspace, script, request.resources.hdd or None)
+    except StudioRunnerError as error:
+        yield problem("script", f"the workspace cannot be unpacked: {error}", error.hint or "")
+        return
+    if there:
+        yield ok("script", f"{script} {arguments}".strip())
+    else:
+        yield problem("script", f"{script} is not in the workspace", "Submit the experiment from its directory.")
+
+
+async def _holds(workspace: Artifact, script: str, limit: int | None) -> bool:
+    store, key = open_store(workspace.location)
+    with tempfile.TemporaryDirectory(prefix="studio-runner-check-") as scratch:
+        directory = Path(scratch, WORKSPACE)
+        await fetch(workspace, store, key, directory, DiskBudget(limit))
+        return await asyncio.to_thread((directory / script).is_file)

@@ -1,0 +1,145 @@
+"""The machine and its kernel: what experiments may have, and what keeps them in hand."""
+
+import ctypes
+import os
+import resource
+import socket
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from studio_runner.cli.checkup.finding import Finding, Here, ok, problem, warning
+from studio_runner.messages.units import format_size
+
+FILES = 1024
+"""Open files that a runner with a handful of experiments is well with."""
+
+_PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
+_CGROUPS = Path("/sys/fs/cgroup")
+
+
+def share(here: Here) -> Iterator[Finding]:
+    """What experiments may use, and whether this process may use it itself."""
+    from studio_runner.machine.inventory import inventory
+
+    has = inventory(here.settings.machine, here.settings.places.working_dir)
+    yield ok(
+        "machine",
+        f"experiments may have {has.cores} cores, {format_size(has.memory)} memory, {format_size(has.disk)} disk",
+    )
+    limit = memory_limit(_CGROUPS, Path("/proc/self/cgroup"))
+    if limit is not None and limit < has.memory:
+        yield warning(
+            "cgroups",
+            f"this process may use {format_size(limit)} memory, experiments are promised {format_size(has.memory)}",
+            f"Start the runner with --max-mem {limit * 9 // 10} or less.",
+        )
+    elif _CGROUPS.is_dir():
+        yield ok("cgroups", "no memory limit below what experiments may have")
+
+
+def processes(_here: Here) -> Iterator[Finding]:
+    """What makes sure that no process outlives its experiment."""
+    if sys.platform != "linux":
+        yield warning(
+            "processes",
+            "this system cannot bind processes to their parent's life",
+            "What a script leaves in the background may survive it; use Linux where that matters.",
+        )
+        return
+    libc = ctypes.CDLL(None, use_errno=True)
+    for what, option in (("death signals", _PR_SET_PDEATHSIG), ("subreapers", _PR_SET_CHILD_SUBREAPER)):
+        if libc.prctl(option, 0, 0, 0, 0) != 0:
+            yield problem(
+                "processes",
+                f"the kernel refuses {what}: {os.strerror(ctypes.get_errno())}",
+                "Allow the system call prctl in the container's seccomp profile.",
+            )
+            return
+    if not Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children").exists():
+        yield problem(
+            "processes",
+            "/proc does not list the children of a process",
+            "Mount /proc, and use a kernel with CONFIG_PROC_CHILDREN.",
+        )
+        return
+    yield ok("processes", "no process outlives its experiment (death signals, subreapers, /proc)")
+
+
+def inotify(_here: Here) -> Iterator[Finding]:
+    """New messages are noticed at once."""
+    if sys.platform != "linux":
+        yield warning("inotify", "not on this system", "Queues are looked at every --poll seconds.")
+        return
+    libc = ctypes.CDLL(None, use_errno=True)
+    descriptor = libc.inotify_init1(os.O_CLOEXEC)
+    if descriptor < 0:
+        yield warning(
+            "inotify",
+            f"cannot be used: {os.strerror(ctypes.get_errno())}; messages are noticed only every --poll seconds",
+            "Raise the limit: sysctl fs.inotify.max_user_instances=1024",
+        )
+        return
+    os.close(descriptor)
+    yield ok("inotify", "new messages are noticed at once")
+
+
+def open_files(_here: Here) -> Iterator[Finding]:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < FILES:
+        yield warning("open files", f"at most {soft} (at most {hard} can be had)", f"Run: ulimit -n {FILES}")
+    else:
+        yield ok("open files", "no limit" if soft == resource.RLIM_INFINITY else f"at most {soft}")
+
+
+def http(here: Here) -> Iterator[Finding]:
+    """Whether `start` could listen where it is told to."""
+    address = here.settings.http.address
+    if not address:
+        return
+    host, _, port = address.rpartition(":")
+    host = host.strip("[]")
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as trial:
+        trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            trial.bind((host, int(port)))
+        except OSError as error:
+            yield warning(
+                "HTTP",
+                f"{address} cannot be listened on: {error.strerror or error}",
+                "Another runner may be there; choose another address with --http-address.",
+            )
+            return
+    yield ok("HTTP", f"{address} is free")
+
+
+def memory_limit(root: Path, membership: Path) -> int | None:
+    """Bytes of memory that the control groups of this process allow, the tightest of them; None: no limit."""
+    try:
+        lines = membership.read_text().splitlines()
+    except OSError:
+        return None
+    limits: list[int] = []
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if controllers == "":
+            limits += _limits(root, path, "memory.max")
+        elif "memory" in controllers.split(","):
+            limits += _limits(root / "memory", path, "memory.limit_in_bytes")
+    return min(limits, default=None)
+
+
+def _limits(root: Path, path: str, name: str) -> Iterator[int]:
+    """The limit of the group and of every group around it. Inside a container the path may be the host's: then only
+    the root that is mounted counts."""
+    group = root / path.lstrip("/")
+    for directory in (group, *group.parents):
+        try:
+            text = (directory / name).read_text().strip()
+        except OSError:
+            text = "max"
+        if text.isdecimal() and int(text) < 1 << 60:  # version 1 writes a number near 2**63 for none
+            yield int(text)
+        if directory == root:
+            return

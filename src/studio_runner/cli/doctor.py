@@ -1,0 +1,85 @@
+"""`studio-runner doctor`."""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
+
+import click
+
+from studio_runner.cli.checkup.finding import Finding, Here, State, problem, warning
+from studio_runner.cli.options import json_option, with_settings
+from studio_runner.cli.output import print_json
+from studio_runner.cli.session import Session
+from studio_runner.config.settings import Settings
+from studio_runner.errors import ExitCode
+
+Check = Callable[[Here], Iterable[Finding]]
+
+
+@click.command()
+@with_settings("places", "machine", "http.address")
+@json_option
+@click.pass_obj
+def command(session: Session, settings: Settings, *, as_json: bool) -> int:
+    """Say what works on this machine and what does not, and how to mend it.
+
+    Exits with 1 when something does not work.
+    """
+    here = Here(settings, session.environ)
+    findings = [*_notes(session), *examine(here)]
+    if as_json:
+        print_json([asdict(finding) for finding in findings])
+    else:
+        for finding in findings:
+            click.echo(str(finding))
+        click.echo(_summary(findings))
+    return ExitCode.FAILED if any(finding.state is State.PROBLEM for finding in findings) else ExitCode.DONE
+
+
+def checks() -> tuple[Check, ...]:
+    """All of them, in the order of their report."""
+    from studio_runner.cli.checkup import places, python, system
+
+    return (
+        system.share,
+        places.queue_root,
+        system.inotify,
+        places.working_dir,
+        places.store,
+        places.cache,
+        places.disk,
+        python.interpreters,
+        python.uv,
+        python.indexes,
+        system.processes,
+        system.open_files,
+        system.http,
+    )
+
+
+def examine(here: Here) -> Iterator[Finding]:
+    """Run the checks side by side: some of them wait for other programs and machines."""
+    with ThreadPoolExecutor(max_workers=4) as pool:
+        for findings in pool.map(lambda check: _run(check, here), checks()):
+            yield from findings
+
+
+def _run(check: Check, here: Here) -> list[Finding]:
+    """A check that cannot be made is a finding as well; the others go on."""
+    try:
+        return list(check(here))
+    except OSError as error:
+        return [problem(check.__name__.replace("_", " "), f"could not be looked at: {error}", "See what it names.")]
+
+
+def _notes(session: Session) -> Iterator[Finding]:
+    for note in session.configuration().notes:
+        yield warning("environment", note, "Unset it.")
+
+
+def _summary(findings: Iterable[Finding]) -> str:
+    count = Counter(finding.state for finding in findings)
+    if count[State.PROBLEM]:
+        return f"\n{count[State.PROBLEM]} of {count.total()} findings need mending."
+    return "\nAll is well." if not count[State.WARNING] else f"\nIt works, with {count[State.WARNING]} warnings."
