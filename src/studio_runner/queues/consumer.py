@@ -1,0 +1,203 @@
+"""One runner's way through one queue: look at the oldest message, ask the gate, claim, hand it out; else wait."""
+
+import asyncio
+import errno
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
+from pathlib import Path
+
+from studio_runner.queues import moves
+from studio_runner.queues.backlog import Backlog, Entry
+from studio_runner.queues.base import Gate
+from studio_runner.queues.claims import Claims, LocalDelivery
+from studio_runner.queues.complaints import Complaints
+from studio_runner.queues.layout import SOFT_LOCK, QueuePlace
+from studio_runner.queues.reading import LARGEST, Content, Ripening, SoftLock, read_message
+from studio_runner.queues.waiting import first_of
+from studio_runner.queues.watch import Interest, Watch
+
+LOCK_RETRY = 0.05
+"""Seconds between two looks at a lock whose removal nobody may tell us of."""
+BREATH = 8
+"""Messages looked at before other tasks get their turn."""
+
+
+class Consumer:
+    """The deliveries of one queue to one gate."""
+
+    def __init__(
+        self, place: QueuePlace, claims: Claims, watch: Watch, complaints: Complaints, poll: float
+    ) -> None:
+        self._place = place
+        self._claims = claims
+        self._watch = watch
+        self._complaints = complaints
+        self._poll = poll
+        self._backlog = Backlog(place.messages, self._complain_odd)
+        self._lock = SoftLock(place.messages / SOFT_LOCK, complaints)
+        self._ripening = Ripening()
+        self._later: dict[str, tuple[Entry, float]] = {}
+        self._arrived: list[str] = []
+        self._wake = asyncio.Event()
+        self._next_look = float("-inf")
+        self._releases = 0
+
+    async def deliveries(self, gate: Gate) -> AsyncIterator[LocalDelivery]:
+        """For ever; ends only with its caller."""
+        try:
+            self._releases = gate.releases
+            looked = 0
+            while True:
+                await gate.opened()
+                self._catch_up(gate)
+                entry = self._backlog.pop()
+                if entry is None:
+                    await self._wait(gate)
+                    continue
+                delivery = self._take(entry, gate)
+                if delivery is not None:
+                    yield delivery
+                looked += 1
+                if looked % BREATH == 0:
+                    await asyncio.sleep(0)
+        finally:
+            self._watch.disarm(self._notice)
+
+    # -- what may be offered ------------------------------------------------------------------------------------
+
+    def _notice(self, name: str | None) -> None:
+        """From the watch: something happened under this name."""
+        if name is None:
+            self._next_look = float("-inf")
+        else:
+            self._arrived.append(name)
+        self._wake.set()
+
+    def _catch_up(self, gate: Gate) -> None:
+        """Offer what arrived, what fits perhaps since something was given back, and what may be whole by now."""
+        arrived, self._arrived = self._arrived, []
+        for name in arrived:
+            self._backlog.add(name)
+        if gate.releases != self._releases:
+            self._releases = gate.releases
+            self._backlog.offer_oldest()
+        if self._later:
+            self._look_again(set(arrived))
+
+    def _look_again(self, touched: set[str]) -> None:
+        now = time.monotonic()
+        for name, (entry, due) in list(self._later.items()):
+            if due <= now or name in touched or SOFT_LOCK in touched:
+                del self._later[name]
+                self._backlog.push(entry)
+
+    async def _wait(self, gate: Gate) -> None:
+        """Until there may be something to offer: an arrival, a release at the gate, or the next regular look."""
+        due = min((due for _, due in self._later.values()), default=self._next_look)
+        left = min(due, self._next_look) - time.monotonic()
+        if self._next_look <= time.monotonic():
+            await self._look()
+            return
+        with suppress(TimeoutError):
+            async with asyncio.timeout(left):
+                if self._backlog.has_refused:
+                    await first_of(self._wake.wait(), gate.released(self._releases))
+                else:
+                    await self._wake.wait()
+        self._wake.clear()
+
+    async def _look(self) -> None:
+        """Read the directory if it changed."""
+        self._next_look = time.monotonic() + self._poll
+        self._backlog.offer_others()
+        try:
+            # First watch, then read: what comes in between is seen twice rather than never.
+            if self._backlog.is_stale():
+                self._watch.arm(self._place.messages, Interest.MESSAGES, self._notice)
+                self._backlog.merge(await asyncio.to_thread(self._backlog.listing))
+        except FileNotFoundError:
+            self._backlog.vanish()
+        except OSError as error:
+            self._complain(self._place.messages, error)
+        else:
+            self._complaints.settled(self._place.messages)
+
+    # -- one message --------------------------------------------------------------------------------------------
+
+    def _take(self, entry: Entry, gate: Gate) -> LocalDelivery | None:
+        """The message, if it is whole, admitted and still there."""
+        path = self._place.messages / entry.name
+        if self._lock.covers(entry.seen):
+            self._later[entry.name] = (entry, time.monotonic() + LOCK_RETRY)
+            return None
+        try:
+            content = read_message(path)
+            wait = self._ripening.wait(entry, content)
+            if wait:
+                self._later[entry.name] = (entry, time.monotonic() + wait)
+                return None
+            return self._offer(entry, content, gate)
+        except FileNotFoundError:
+            self._backlog.forget(entry)
+        except OSError as error:
+            self._complain(path, error)
+            self._backlog.refuse(entry)
+        return None
+
+    def _offer(self, entry: Entry, content: Content, gate: Gate) -> LocalDelivery | None:
+        if content.body is None:
+            self._set_aside(entry, content)
+            return None
+        ticket = gate.admit(self._place.name, content.body)
+        if ticket is None:
+            self._backlog.refuse(entry)
+            return None
+        delivery = None
+        try:
+            claim = self._claims.take(self._place, entry.name, content.version)
+            self._backlog.forget(entry)
+            if claim is not None:
+                delivery = self._claims.deliver(claim, content.body, ticket)
+            return delivery
+        finally:
+            if delivery is None:
+                self._undo(gate, ticket.release)
+
+    def _undo(self, gate: Gate, release: Callable[[], None]) -> None:
+        """Give back what was reserved for a message that went to somebody else. That is no reason to offer again
+        what was refused before."""
+        up_to_date = gate.releases == self._releases
+        release()
+        if up_to_date:
+            self._releases = gate.releases
+
+    def _set_aside(self, entry: Entry, content: Content) -> None:
+        """A message too large to be read; no gate can want it."""
+        claim = self._claims.take(self._place, entry.name, content.version)
+        self._backlog.forget(entry)
+        if claim is not None:
+            reason = f"the message has {content.version.size} bytes, the most that is accepted is {LARGEST}"
+            moves.set_aside(
+                self._place, claim.path, claim.message.charged, moves.Parting(reason, self._claims.owner)
+            )
+            self._complaints.once(self._place.messages / entry.name, reason, "it is with the dead letters now")
+
+    def _complain(self, path: Path, error: OSError) -> None:
+        hint = _HINTS.get(error.errno or 0, "the rest of the queue goes on; it is tried again at regular looks")
+        self._complaints.once(path, error.strerror or str(error), hint)
+
+    def _complain_odd(self, path: Path) -> None:
+        self._complaints.once(
+            path, "is a link or a special file, ignored", "messages must be regular files; remove it"
+        )
+
+
+_HINTS = {
+    errno.EACCES: "give the runner's user permission to read, rename and remove it",
+    errno.EPERM: "give the runner's user permission to read, rename and remove it",
+    errno.EROFS: "the runner must be able to rename messages: mount the queue root read-write",
+    errno.EXDEV: "a queue directory must be on the same file system as the queue root",
+    errno.ELOOP: "messages must be regular files; remove the link",
+    errno.ENOSPC: "free some space; the queue goes on by itself then",
+}

@@ -1,0 +1,126 @@
+"""What people do with a local queue: count it, read its dead letters, put them back, withdraw an experiment."""
+
+import errno
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+
+from studio_runner.queues import moves
+from studio_runner.queues.base import DeadLetter, QueueStatus
+from studio_runner.queues.caretaker import remove_unused
+from studio_runner.queues.layout import (
+    REASON_SUFFIX,
+    SOFT_LOCK,
+    ClaimName,
+    DelayedName,
+    MessageName,
+    QueuePlace,
+    is_message_name,
+    names_in,
+)
+from studio_runner.queues.reading import read_message
+
+
+def status(place: QueuePlace) -> QueueStatus:
+    """Depths, as the names of files tell them."""
+    return QueueStatus(
+        name=place.name,
+        waiting=len(_waiting(place)),
+        claimed=sum(ClaimName.parse(name) is not None for name in names_in(place.claimed)),
+        delayed=sum(DelayedName.parse(name) is not None for name in names_in(place.delayed)),
+        dead=len(_letters(place)),
+    )
+
+
+def dead_letters(place: QueuePlace) -> list[DeadLetter]:
+    """Oldest death first."""
+    found = [_dead_letter(place, path) for path in _letters(place)]
+    return sorted((letter for letter in found if letter is not None), key=lambda letter: (letter.at, letter.name))
+
+
+def revive(place: QueuePlace, name: str | None) -> int:
+    """Put dead letters back with a fresh budget."""
+    revived = 0
+    for path in _letters(place):
+        if name not in (None, path.name):
+            continue
+        fresh = MessageName.parse(path.name)._replace(attempts=0)
+        place.messages.mkdir(parents=True, exist_ok=True)
+        if moves.put_back(place, path, fresh):
+            revived += 1
+            _reason_file(path).unlink(missing_ok=True)
+    return revived
+
+
+def withdraw(place: QueuePlace, key: str) -> bool:
+    """Remove the message of experiment `key`, unless a runner was faster."""
+    delayed = [place.delayed / name for name in names_in(place.delayed)]
+    for path in [*_waiting(place), *delayed]:
+        if _is_about(path, key):
+            try:
+                path.unlink()
+            except FileNotFoundError:
+                continue
+            return True
+    return False
+
+
+def remove(place: QueuePlace) -> bool:
+    """Delete a queue in which no message lies, and its state as far as nothing is in it."""
+    if _waiting(place):
+        return False
+    (place.messages / SOFT_LOCK).unlink(missing_ok=True)
+    try:
+        place.messages.rmdir()
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        if error.errno != errno.ENOTEMPTY:
+            raise
+        return False
+    remove_unused(place)
+    return True
+
+
+def _waiting(place: QueuePlace) -> list[Path]:
+    paths = (place.messages / name for name in names_in(place.messages) if is_message_name(name))
+    return [path for path in paths if path.is_file() and not path.is_symlink()]
+
+
+def _letters(place: QueuePlace) -> list[Path]:
+    return [place.dead / name for name in sorted(names_in(place.dead)) if not name.endswith(REASON_SUFFIX)]
+
+
+def _dead_letter(place: QueuePlace, path: Path) -> DeadLetter | None:
+    """None when it was revived or removed at this moment."""
+    try:
+        content, status = path.read_bytes(), path.stat()
+    except FileNotFoundError:
+        return None
+    reason, at = _reason(path, status.st_mtime)
+    return DeadLetter(place.name, path.name, reason, at, MessageName.parse(path.name).attempts, content)
+
+
+def _reason(letter: Path, otherwise: float) -> tuple[str, datetime]:
+    try:
+        note = json.loads(_reason_file(letter).read_bytes())
+        return str(note["reason"]), datetime.fromtimestamp(float(note["at"]), UTC)
+    except (OSError, ValueError, KeyError, TypeError):
+        return "the reason was not kept", datetime.fromtimestamp(otherwise, UTC)
+
+
+def _reason_file(letter: Path) -> Path:
+    return letter.with_name(letter.name + REASON_SUFFIX)
+
+
+def _is_about(path: Path, key: str) -> bool:
+    try:
+        body = read_message(path).body
+    except OSError:
+        return False
+    if body is None or json.dumps(key)[1:-1].encode() not in body:
+        return False
+    try:
+        return bool(json.loads(body)["experiment"]["key"] == key)
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return False

@@ -1,0 +1,144 @@
+"""Queues that are directories: the embedded default, shared by any number of runners on one root.
+
+How it works on disk, and why, is in docs/reference/local-queue.md.
+"""
+
+import asyncio
+import logging
+import time
+import uuid
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import AsyncExitStack, suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Self, TypeVar
+
+from studio_runner.errors import BrokerError
+from studio_runner.queues import keeping, moves
+from studio_runner.queues.attendance import Attendance, LocalQueueOptions
+from studio_runner.queues.base import DeadLetter, Gate, QueueStatus
+from studio_runner.queues.claims import LocalDelivery
+from studio_runner.queues.complaints import Complaints
+from studio_runner.queues.layout import QueuePlace, RootPlace
+from studio_runner.queues.watch import Interest
+
+__all__ = ["LocalBroker", "LocalDelivery", "LocalQueueOptions"]
+
+log = logging.getLogger(__name__)
+
+Kept = TypeVar("Kept")
+
+
+class LocalBroker:
+    """A queue root. Opening it touches nothing; the first `consume` or `queues_changed` makes this process one of
+    its runners, with a heartbeat and background tasks that end with the context."""
+
+    def __init__(self, root: Path, options: LocalQueueOptions | None = None) -> None:
+        self._place = RootPlace(root)
+        self._options = options or LocalQueueOptions()
+        self._complaints = Complaints(log)
+        self._attendance: Attendance | None = None
+        self._stack = AsyncExitStack()
+        self._reported: Sequence[str] = ()
+
+    async def __aenter__(self) -> Self:
+        self._stack.callback(self._leave)
+        self._group = await self._stack.enter_async_context(asyncio.TaskGroup())
+        self._stack.callback(self._rest)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        # The stack is not told of the error: a task group would wrap it in a group.
+        await self._stack.aclose()
+
+    # -- Broker -------------------------------------------------------------------------------------------------
+
+    async def queues(self) -> Sequence[str]:
+        self._reported = self._place.queue_names()
+        return self._reported
+
+    async def queues_changed(self) -> None:
+        """Return once there are other queues than `queues` returned last."""
+        watch = self._attend().watch
+        happened = asyncio.Event()
+
+        def listener(_name: str | None) -> None:
+            happened.set()
+
+        try:
+            while self._names() == self._reported:
+                watch.arm(self._place.root, Interest.QUEUES, listener)
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(happened.wait(), self._options.poll)
+                happened.clear()
+        finally:
+            watch.disarm(listener)
+
+    async def consume(self, queue: str, gate: Gate) -> AsyncGenerator[LocalDelivery, None]:
+        """Also for a queue that does not exist yet: its first message is delivered when it comes."""
+        async for delivery in self._attend().consumer(queue).deliveries(gate):
+            yield delivery
+
+    async def publish(self, queue: str, body: bytes) -> None:
+        place = self._place.queue(queue)
+        # Messages of one moment keep the order of their names.
+        name = f"{time.time_ns():x}-{uuid.uuid4().hex[:12]}"
+        try:
+            self._place.root.mkdir(mode=0o700, parents=True, exist_ok=True)
+            place.messages.mkdir(exist_ok=True)
+            await asyncio.to_thread(moves.write_whole, place.incoming, place.messages / name, body)
+        except OSError as error:
+            raise moves.broker_error("adding a message", place, error) from error
+
+    async def exists(self, queue: str) -> bool:
+        return self._place.queue(queue).messages.is_dir()
+
+    # -- QueueKeeper --------------------------------------------------------------------------------------------
+
+    async def status(self, queue: str) -> QueueStatus:
+        return await self._keep("counting messages", queue, keeping.status)
+
+    async def dead_letters(self, queue: str) -> Sequence[DeadLetter]:
+        return await self._keep("reading dead letters", queue, keeping.dead_letters)
+
+    async def revive(self, queue: str, name: str | None = None) -> int:
+        return await self._keep("returning dead letters", queue, lambda place: keeping.revive(place, name))
+
+    async def withdraw(self, queue: str, key: str) -> bool:
+        return await self._keep("withdrawing a message", queue, lambda place: keeping.withdraw(place, key))
+
+    async def remove(self, queue: str) -> bool:
+        """Delete a queue in which nothing waits; False when something does. Dead letters and claims stay."""
+        return await self._keep("deleting the queue", queue, keeping.remove)
+
+    async def _keep(self, doing: str, queue: str, work: Callable[[QueuePlace], Kept]) -> Kept:
+        place = self._place.queue(queue)
+        try:
+            return await asyncio.to_thread(work, place)
+        except OSError as error:
+            raise moves.broker_error(doing, place, error) from error
+
+    # -- being one of the runners -------------------------------------------------------------------------------
+
+    def _attend(self) -> Attendance:
+        if self._attendance is None:
+            self._attendance = Attendance(self._place, self._options, self._complaints)
+            self._attendance.start(self._group)
+        return self._attendance
+
+    def _rest(self) -> None:
+        if self._attendance is not None:
+            self._attendance.rest()
+
+    def _leave(self) -> None:
+        if self._attendance is not None:
+            self._attendance.leave()
+
+    def _names(self) -> Sequence[str]:
+        try:
+            return self._place.queue_names()
+        except BrokerError as error:
+            self._complaints.once(self._place.root, str(error), error.hint or "")
+            return self._reported
