@@ -114,9 +114,19 @@ class DiskExceededError(ExperimentError):
 
 
 class EnvironmentFailedError(ExperimentError):
-    """The Python environment cannot be had; the installer's own words are in the experiment's output."""
+    """The Python environment cannot be had; the installer's own words are in the experiment's output.
+
+    `transient` tells that the same request may well succeed later or elsewhere.
+    """
 
     reason = Reason.ENVIRONMENT_FAILED
+    transient: ClassVar[bool] = False
+
+
+class EnvironmentUnavailableError(EnvironmentFailedError):
+    """The Python environment cannot be had now: the package index did not answer, or this machine is short of disk."""
+
+    transient = True
 
 
 class StorageUnavailableError(ExperimentError):

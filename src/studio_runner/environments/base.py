@@ -17,12 +17,15 @@ class EnvironmentSpec:
     """What a request asks of its environment.
 
     `python` is a version prefix (`"3"`, `"3.8"`, `"2.7.18"`, or `""` for any); `requirements` the lines as sent
-    (INTERFACE section 4); `variables` what `${NAME}` in them means.
+    (INTERFACE section 4); `variables` what `${NAME}` in them means; `extra` lines are installed after
+    `requirements`; `gpus`: the experiment has GPUs reserved.
     """
 
     python: str
     requirements: tuple[str, ...]
     variables: Mapping[str, str] = field(default_factory=dict)
+    extra: tuple[str, ...] = ()
+    gpus: bool = False
 
 
 class Environment(Protocol):

@@ -1,0 +1,54 @@
+"""Writing, protecting and removing whole trees of files."""
+
+import os
+import stat
+from pathlib import Path
+
+_WRITE = stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Readers see the old or the new text, never a part, whatever dies."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def make_read_only(top: Path) -> None:
+    """Take every write permission away below `top`, children before their directory.
+
+    Hard links share their mode with the file in the installer's cache: that file becomes read-only too, which
+    is what it should be, and stays so for the next environment.
+    """
+    with os.scandir(top) as entries:
+        for entry in entries:
+            if entry.is_symlink():
+                continue
+            if entry.is_dir():
+                make_read_only(Path(entry.path))
+                continue
+            mode = entry.stat(follow_symlinks=False).st_mode
+            if mode & _WRITE:
+                os.chmod(entry.path, stat.S_IMODE(mode) & ~_WRITE)  # noqa: PTH101 (thousands of files)
+    top.chmod(stat.S_IMODE(top.stat().st_mode) & ~_WRITE)
+
+
+def remove_tree(top: Path) -> None:
+    """Remove `top`, read-only directories included; what is not there is no error."""
+    try:
+        top.chmod(stat.S_IRWXU)
+        with os.scandir(top) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    remove_tree(Path(entry.path))
+                else:
+                    os.unlink(entry.path)  # noqa: PTH108 (thousands of files)
+        top.rmdir()
+    except FileNotFoundError:
+        return
