@@ -62,9 +62,9 @@ class Artifacts:
         }
 
     @property
-    def mutable(self) -> Mapping[str, Upload]:
+    def mutable(self) -> Mapping[str, Artifact]:
         """What goes up, by label."""
-        return self._uploads
+        return {label: self._places[label].artifact for label in self._uploads}
 
     def has(self, label: str) -> bool:
         return label in self._places

@@ -22,8 +22,8 @@ async def checkpoints(trial: Trial) -> None:
 def periods(trial: Trial) -> dict[float, list[str]]:
     """Labels by period in seconds; artifacts without one are left to the end."""
     found: defaultdict[float, list[str]] = defaultdict(list)
-    for label, upload in trial.artifacts.mutable.items():
-        period = upload.artifact.save_frequency or trial.request.checkpoint_period
+    for label, artifact in trial.artifacts.mutable.items():
+        period = artifact.save_frequency or trial.request.checkpoint_period
         if period:
             found[period].append(label)
     return found

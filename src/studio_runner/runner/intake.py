@@ -21,6 +21,9 @@ log = logging.getLogger(__name__)
 REMEMBERED = 10_000
 """Experiments that were said not to fit here, so that each is said once."""
 
+RECALLED_SIZE = 1 << 17
+"""Bytes of the longest message that is kept as read."""
+
 
 @dataclass(frozen=True)
 class Admission:
@@ -50,9 +53,17 @@ def never_fits(request: Request, ledger: Ledger, *, cpu_only: bool) -> list[str]
     return ledger.shortfalls(need_of(request)) + gpus
 
 
-@lru_cache(maxsize=128)
 def _read(body: bytes) -> Request | InvalidMessageError:
-    """The same waiting message is looked at many times before its turn comes."""
+    """The same waiting message is looked at many times before its turn comes; a giant is read anew each time."""
+    return _remembered(body) if len(body) < RECALLED_SIZE else _parse(body)
+
+
+@lru_cache(maxsize=64)
+def _remembered(body: bytes) -> Request | InvalidMessageError:
+    return _parse(body)
+
+
+def _parse(body: bytes) -> Request | InvalidMessageError:
     try:
         return parse_request(body)
     except InvalidMessageError as error:

@@ -26,14 +26,15 @@ async def opened_host(
     places.working_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     with runner_lock(places.working_dir, identity.runner):
         await recover(places.working_dir)
+        variables = dict(os.environ)
         async with (
             Spawner() as spawner,
-            VirtualenvProvider(places.cache_dir, settings.caches.environments) as environments,
+            VirtualenvProvider(places.cache_dir, settings.caches.environments, spawner, variables) as environments,
         ):
             yield Host(
                 identity=identity,
                 settings=settings,
-                variables=dict(os.environ),
+                variables=variables,
                 ledger=Ledger(inventory(settings.machine, places.working_dir)),
                 spawner=spawner,
                 environments=environments,

@@ -6,8 +6,7 @@ import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-from studio_runner.errors import LeaseLostError, ObjectNotFoundError, Reason, StudioRunnerError
-from studio_runner.messages.results import stop_requested
+from studio_runner.errors import LeaseLostError, Reason, StudioRunnerError
 from studio_runner.messages.units import format_duration, format_size
 from studio_runner.process.limits import disk_usage
 from studio_runner.queues.base import Delivery
@@ -33,11 +32,11 @@ async def asked(wish: "asyncio.Future[Outcome]") -> None:
     raise Halt(await asyncio.shield(wish))
 
 
-async def stop_file(read: Callable[[], Awaitable[bytes]], period: float) -> None:
+async def stop_file(requested: Callable[[], Awaitable[bool]], period: float) -> None:
     """The `_status` artifact, written by the experimenter's client."""
     while True:
-        with contextlib.suppress(ObjectNotFoundError, StudioRunnerError):
-            if stop_requested(await read()):
+        with contextlib.suppress(StudioRunnerError):  # it cannot be read now: the next look may
+            if await requested():
                 raise Halt(of_reason(Reason.STOPPED))
         await asyncio.sleep(period)
 
