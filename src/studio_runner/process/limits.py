@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Protocol
 
 _NEAR, _FAR = 0.05, 0.5
-"""Seconds between two looks at the memory of a tree: over half of the limit, and below."""
+"""Longest time in seconds between two looks at the memory of a tree: over half of the limit, and below."""
 _IDLE = 2.0
 """The same for a tree far from its limit whose memory has stopped changing."""
 _DUTY = 0.02
@@ -92,8 +92,8 @@ def _pause(used: int, before: int, limit: int, pause: float) -> float:
     if used > limit / 2:
         return _NEAR
     if abs(used - before) > limit / 100:
-        return _FAR
-    return min(max(pause, _FAR) * 1.5, _IDLE)
+        return min(pause, _FAR)
+    return min(pause * 1.5, _IDLE)
 
 
 def disk_usage(directory: Path) -> int:

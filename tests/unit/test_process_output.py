@@ -1,0 +1,222 @@
+import asyncio
+import errno
+import os
+import re
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from studio_runner.process.follow import follow
+from studio_runner.process.output import Output, find_gap
+
+LIMIT = 8192
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    (tmp_path / "output").mkdir()
+    return tmp_path / "output" / "output"
+
+
+def lines(count: int, start: int = 0) -> bytes:
+    return b"".join(b"line %06d\n" % number for number in range(start, start + count))
+
+
+def test_what_is_written_is_on_disk_at_once(path):
+    with Output(path, LIMIT) as output:
+        output.write(b"half a li")
+        assert path.read_bytes() == b"half a li"
+        output.write(b"ne\n")
+        assert path.read_bytes() == b"half a line\n"
+
+
+def test_notes_stand_on_lines_of_their_own_and_name_the_runner(path):
+    with Output(path, LIMIT) as output:
+        output.note("preparing")
+        output.write(b"50 %")
+        output.note("stopped\nby a person")
+        output.write(b"bye\n")
+    assert path.read_text() == (
+        "[studio-runner] preparing\n50 %\n[studio-runner] stopped\n[studio-runner] by a person\nbye\n"
+    )
+
+
+def test_lines_that_may_be_json_are_handed_over_the_last_one_at_the_end(path):
+    found: list[bytes] = []
+    with Output(path, 0, found.append) as output:
+        output.write(b'text\n{"loss": 1}\n{"loss"')
+        assert found == [b'{"loss": 1}']
+        output.write(b": 2}")
+    assert found == [b'{"loss": 1}', b'{"loss": 2}']
+
+
+def test_without_a_limit_everything_stays(path):
+    with Output(path, 0) as output:
+        output.write(lines(10_000))
+    assert path.read_bytes() == lines(10_000)
+
+
+def test_head_and_tail_stay_and_the_gap_says_how_much_is_missing(path):
+    written = lines(5000)
+    with Output(path, LIMIT) as output:
+        for start in range(0, len(written), 700):
+            output.write(written[start : start + 700])
+            assert path.stat().st_size <= LIMIT
+    content = path.read_bytes()
+    head, marker, tail = re.split(rb"(\n\[studio-runner\] \d+ bytes left out here, after the first \d+\n)", content)
+    assert written.startswith(head)
+    assert written.endswith(tail)
+    assert head.endswith(b"\n")
+    assert tail.startswith(b"line ")
+    assert len(head) >= LIMIT // 8
+    assert len(tail) >= LIMIT // 8
+    assert int(re.search(rb"\d+", marker)[0]) == len(written) - len(head) - len(tail)
+
+
+def test_no_other_file_is_left_beside_the_output(path):
+    with Output(path, LIMIT) as output:
+        output.write(lines(5000))
+    assert [found.name for found in path.parents[1].rglob("*")] == ["output", "output"]
+
+
+def test_a_reader_of_the_old_file_is_not_disturbed(path):
+    with Output(path, LIMIT) as output:
+        output.write(lines(100))
+        with path.open("rb") as reader:
+            output.write(lines(5000))
+            assert reader.read().startswith(lines(100))
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=30)
+@given(st.lists(st.binary(min_size=1, max_size=9000), max_size=12), st.integers(4096, 12_000))
+def test_whatever_is_written_the_file_is_bounded_and_counts_right(path, pieces, limit):
+    written = b"".join(pieces)
+    with Output(path, limit) as output:
+        for piece in pieces:
+            output.write(piece)
+    content = path.read_bytes()
+    assert len(content) <= limit
+    gap = find_gap(content)
+    if gap is None:
+        assert content == written
+    else:
+        assert content[: gap.offset] == written[: gap.offset]
+        tail = content[gap.offset + gap.length :]
+        assert written.endswith(tail)
+        assert gap.offset + gap.omitted + len(tail) == len(written)
+
+
+def test_a_line_that_looks_like_the_marker_is_not_taken_for_one():
+    assert find_gap(b"abc\n[studio-runner] 17 bytes left out here, after the first 99\nabc") is None
+
+
+async def drained(output: Output, *pieces: bytes) -> None:
+    read, write = os.pipe()
+    async with asyncio.TaskGroup() as group:
+        group.create_task(output.drain(read))
+        for piece in pieces:
+            await asyncio.to_thread(os.write, write, piece)
+        os.close(write)
+
+
+async def test_a_pipe_is_read_to_its_end(path):
+    with Output(path, 0) as output:
+        await drained(output, bytes(range(256)) * 100, b"end")
+    assert path.read_bytes() == bytes(range(256)) * 100 + b"end"
+
+
+async def test_a_cancelled_drain_closes_the_pipe(path):
+    read, write = os.pipe()
+    with Output(path, 0) as output:
+        task = asyncio.create_task(output.drain(read))
+        await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.wait([task])
+    with pytest.raises(BrokenPipeError):
+        os.write(write, b"x")
+    os.close(write)
+
+
+async def test_a_full_disk_is_remembered_and_the_script_goes_on():
+    full = Path("/dev/full")
+    if not full.exists():
+        pytest.skip("no /dev/full here")
+    found: list[bytes] = []
+    with Output(full, 0, found.append) as output:
+        await drained(output, b"text\n", b'{"a": 1}\n')
+        assert output.error is not None
+        assert output.error.errno == errno.ENOSPC
+    assert found == [b'{"a": 1}']
+
+
+async def followed(path: Path, write) -> bytes:
+    """What a follower sees of what the coroutine function `write` writes; it is given what was seen so far."""
+    finished = False
+    seen = bytearray()
+
+    async def look() -> None:
+        async for data in follow(path, lambda: finished):
+            seen.extend(data)
+
+    async with asyncio.TaskGroup() as group:
+        group.create_task(look())
+        await write(seen)
+        finished = True
+    return bytes(seen)
+
+
+async def test_a_follower_sees_a_file_that_does_not_exist_yet_from_its_start_to_its_end(path):
+    async def write(seen: bytearray) -> None:
+        await asyncio.sleep(0.03)
+        with Output(path, LIMIT) as output:
+            for _ in range(3):
+                output.write(b"more\n")
+                await asyncio.sleep(0.03)
+            output.write(b"last\n")
+
+    assert await followed(path, write) == b"more\nmore\nmore\nlast\n"
+
+
+async def test_a_follower_who_keeps_up_does_not_notice_the_gap(path):
+    async def write(seen: bytearray) -> None:
+        with Output(path, LIMIT) as output:
+            for number in range(0, 2000, 40):
+                output.write(lines(40, number))
+                await asyncio.sleep(0.002)
+                while len(seen) < (number + 40) * 12:
+                    await asyncio.sleep(0.01)
+        assert find_gap(path.read_bytes()) is not None
+
+    assert await followed(path, write) == lines(2000)
+
+
+async def test_a_follower_who_falls_behind_is_shown_the_gap(path):
+    async def write(seen: bytearray) -> None:
+        with Output(path, LIMIT) as output:
+            output.write(lines(100))
+            await asyncio.sleep(0.1)
+            output.write(lines(5000, 100))
+
+    seen = await followed(path, write)
+    before, after = re.split(rb"\n\[studio-runner\] \d+ bytes left out here[^\n]*\n", seen)
+    assert len(before) >= len(lines(100))
+    assert lines(5100).startswith(before)
+    assert lines(5100).endswith(after)
+
+
+async def test_the_end_is_read_after_the_file_was_removed(path):
+    async def write(seen: bytearray) -> None:
+        with Output(path, LIMIT) as output:
+            output.write(b"first\n")
+            await asyncio.sleep(0.1)
+            path.unlink()
+            output.write(b"last\n")
+
+    assert await followed(path, write) == b"first\nlast\n"
+
+
+async def test_following_can_begin_in_the_middle(path):
+    path.write_bytes(b"0123456789")
+    assert [data async for data in follow(path, lambda: True, start=4)] == [b"456789"]
