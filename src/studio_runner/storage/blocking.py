@@ -1,0 +1,32 @@
+"""The storage seam for a store that lives on this machine: the same verbs, called from a thread.
+
+A transfer to or from such a store is one piece of blocking work instead of a hop between threads for every piece.
+"""
+
+from collections.abc import Iterable
+from types import TracebackType
+from typing import Protocol, Self, runtime_checkable
+
+from studio_runner.storage.base import ObjectInfo, Precondition
+
+
+class Reading(Protocol):
+    """An object that is open: its pieces, in order, until the context ends."""
+
+    @property
+    def info(self) -> ObjectInfo: ...
+    def __iter__(self) -> Self: ...
+    def __next__(self) -> bytes: ...
+    def __enter__(self) -> Self: ...
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+
+@runtime_checkable
+class BlockingStore(Protocol):
+    """Errors are those of `Store`."""
+
+    def info(self, key: str) -> ObjectInfo: ...
+    def read(self, key: str) -> Reading: ...
+    def write(self, key: str, pieces: Iterable[bytes], *, when: Precondition | None = None) -> ObjectInfo: ...
