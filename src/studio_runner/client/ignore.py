@@ -5,7 +5,7 @@ to the directory of the file, a slash at the end means directories only, `**` cr
 """
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -61,6 +61,14 @@ class IgnoreRules:
     def of_data(cls, directory: Path) -> "IgnoreRules":
         """The directory's own `.studioml_ignore` and nothing else."""
         return cls((IGNORE_FILE, *_own_lines(directory)))
+
+    def keeps(self, root: Path) -> Callable[[str, bool], bool]:
+        """For a walk through `root`: whether a path, and whether it is a directory, to whether it goes along."""
+
+        def keep(path: str, is_directory: bool) -> bool:  # noqa: FBT001  the walk's signature
+            return not (self.ignores_directory(path, root / path) if is_directory else self.ignores_file(path))
+
+        return keep
 
     def ignores_file(self, path: str) -> bool:
         return self._last(path, (rule for rule in self._rules if not rule.directories_only))

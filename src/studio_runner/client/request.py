@@ -24,10 +24,10 @@ class Draft:
 
     key: str
     filename: str
-    args: tuple[str, ...]
-    python: str
-    requirements: tuple[str, ...]
-    artifacts: Mapping[str, Any]
+    args: tuple[str, ...] = ()
+    python: str = ""
+    requirements: tuple[str, ...] = ()
+    artifacts: Mapping[str, Any] = field(default_factory=dict)
     resources: Mapping[str, Any] = field(default_factory=dict)
     project: str | None = None
     max_duration: str | None = None

@@ -20,9 +20,10 @@ from studio_runner.client.request import KEPT, Draft, message, new_key, script_p
 from studio_runner.client.requirements import Requirements, Wanted, gather, python_version
 from studio_runner.client.stores import Stores
 from studio_runner.config.studioml import StudioConfig
-from studio_runner.errors import ObjectNotFoundError, UsageError
+from studio_runner.errors import InvalidMessageError, ObjectNotFoundError, UsageError
+from studio_runner.messages.request import Request, parse_request
 from studio_runner.messages.units import format_size
-from studio_runner.queues.base import Broker
+from studio_runner.queues.local import LocalBroker
 from studio_runner.reports.records import OWN, Records
 from studio_runner.storage.base import CHUNK, Store
 
@@ -32,12 +33,10 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Order:
-    """What the command line asks to be run. `base` holds what goes into every request as it is."""
+    """What the command line asks to be run: `base` as far as it says so itself, the rest is found out."""
 
-    script: str
-    args: tuple[str, ...]
-    directory: Path
     base: Draft
+    directory: Path
     wanted: Wanted = field(default_factory=Wanted)
     python: str | None = None
     captures: tuple[Capture, ...] = ()
@@ -55,19 +54,22 @@ class Desk:
     stores: Stores
     store: Store
     records: Records
-    broker: Broker
+    broker: LocalBroker
     virtualenv: Path | None
     say: Say
 
 
 async def submit(order: Order, queue: str, desk: Desk) -> list[str]:
     """Queue the experiment, or one for every point of the hyperparameters; returns their keys."""
+    return [await publish(request, queue, desk) async for request in requests(order, desk)]
+
+
+async def requests(order: Order, desk: Desk) -> AsyncIterator[Request]:
+    """The requests of an order, each when everything that it names is in the store."""
     _check_labels(order)
     requirements = await gather(order.wanted, order.directory, desk.virtualenv)
     _say_requirements(requirements, desk.say)
     packages = await asyncio.to_thread(_packages, order)
-    for note in packages[0].notes:
-        desk.say(note)
     draft = replace(
         order.base,
         python=order.python or python_version(desk.virtualenv),
@@ -78,33 +80,40 @@ async def submit(order: Order, queue: str, desk: Desk) -> list[str]:
     await _refuse_known(drafts, desk.records)
     for one, found in zip(drafts, packages, strict=True):
         workspace = await _store_package(found, desk)
-        await _submit_one(one, workspace, order.captures, queue, desk)
-    return [one.key for one in drafts]
+        yield await _request(one, workspace, order.captures, desk)
 
 
-async def publish(request: Mapping[str, Any], queue: str, desk: Desk) -> None:
-    """Record the experiment and put its message on the queue."""
-    kept = {name: request["config"][name] for name in KEPT if name in request["config"]}
-    await desk.records.create({**request["experiment"], OWN: {"queue": queue, "config": kept}})
-    await desk.broker.publish(queue, json.dumps(request, ensure_ascii=False).encode())
+async def publish(request: Request, queue: str, desk: Desk) -> str:
+    """Record the experiment and put its message on the queue; returns its key."""
+    document = json.loads(request.to_json())
+    kept = {name: value for name, value in document["config"].items() if name in KEPT}
+    await desk.records.create({**document["experiment"], OWN: {"queue": queue, "config": kept}})
+    await desk.broker.publish(queue, request.to_json())
+    return request.key
 
 
-async def _submit_one(
-    draft: Draft, workspace: Mapping[str, Any], captures: Sequence[Capture], queue: str, desk: Desk
-) -> None:
+def read_back(message: Mapping[str, Any]) -> Request:
+    """The request as its runner will read it; UsageError when it would refuse it."""
+    try:
+        return parse_request(json.dumps(message, ensure_ascii=False).encode())
+    except InvalidMessageError as error:
+        raise UsageError(f"No runner would take this experiment: {error}") from error
+
+
+async def _request(draft: Draft, workspace: Mapping[str, Any], captures: Sequence[Capture], desk: Desk) -> Request:
     place = desk.stores.artifacts
     captured = {capture.label: artifacts.mutable(place, draft.key, capture.label) for capture in captures}
     for capture in captures:
         await _store_start(capture, str(captured[capture.label]["key"]), desk)
     own = {"workspace": workspace, **artifacts.results(place, draft.key), **captured}
     whole = replace(draft, artifacts={**draft.artifacts, **own})
-    await publish(message(whole, desk.config, desk.stores), queue, desk)
+    return read_back(message(whole, desk.config, desk.stores))
 
 
 def _packages(order: Order) -> list[package.Package]:
     """The workspace, once for every point of the hyperparameters."""
     found = package.workspace(order.directory, order.limit)
-    script = package.script_in(found, script_path(order.script))
+    script = package.script_in(found, script_path(order.base.filename))
     if not order.hyperparameters:
         return [found]
     text = (order.directory / script).read_text(encoding="utf-8")
@@ -159,11 +168,11 @@ async def _inputs(order: Order, desk: Desk) -> dict[str, Any]:
 
 async def _store_package(found: package.Package, desk: Desk) -> dict[str, Any]:
     """Put the package into the blob store unless it is there, and return its artifact."""
-    packed = await asyncio.to_thread(package.archive, found)
+    packed = await _archive(found, desk.say)
     with packed.file:
         artifact = artifacts.blob(desk.stores.artifacts, packed.digest)
         if not await _stored(desk.store, str(artifact["key"])):
-            desk.say(f"storing {len(found.members)} files of {found.root}, {format_size(packed.size)}")
+            desk.say(f"storing {len(found.files)} files of {found.root}, {format_size(packed.size)}")
             await desk.store.put(str(artifact["key"]), _pieces(packed))
     return artifact
 
@@ -172,9 +181,17 @@ async def _store_start(capture: Capture, key: str, desk: Desk) -> None:
     """What a captured directory holds already is what the experiment starts with."""
     if capture.path is None or not capture.path.exists():
         return
-    packed = await asyncio.to_thread(package.archive, await asyncio.to_thread(package.data, capture.path))
+    packed = await _archive(await asyncio.to_thread(package.data, capture.path), desk.say)
     with packed.file:
         await desk.store.put(key, _pieces(packed))
+
+
+async def _archive(found: package.Package, say: Say) -> package.Archive:
+    notes: list[str] = []
+    packed = await asyncio.to_thread(package.archive, found, notes.append)
+    for note in notes:
+        say(note)
+    return packed
 
 
 async def _stored(store: Store, key: str) -> bool:

@@ -1,0 +1,44 @@
+"""`studio-runner fetch`."""
+
+import asyncio
+from pathlib import Path
+
+import click
+
+from studio_runner.cli.experiments import busy, key_argument, records_of
+from studio_runner.cli.options import json_option, with_settings
+from studio_runner.cli.output import print_json
+from studio_runner.cli.session import Session
+from studio_runner.config.settings import Settings
+from studio_runner.errors import UsageError
+
+
+@click.command()
+@key_argument
+@click.argument("label")
+@click.argument("directory", required=False, type=click.Path(file_okay=False, path_type=Path))
+@json_option
+@with_settings("places.home", "places.store")
+@click.pass_obj
+def command(
+    session: Session, settings: Settings, /, directory: Path | None, *, as_json: bool, **wanted: str
+) -> None:
+    """Fetch artifact LABEL of an experiment into DIRECTORY (a new or empty one) [default: LABEL]."""
+    target = (directory or Path(wanted["label"])).absolute()
+    if target.is_dir() and any(target.iterdir()):
+        raise UsageError(f"The directory {target} is not empty", hint="Name another one after the label.")
+    asyncio.run(_fetch(session, settings, target, **wanted))
+    files = sum(path.is_file() for path in target.rglob("*"))
+    if as_json:
+        print_json({"directory": target, "files": files})
+    else:
+        click.echo(f"{files} file{'' if files == 1 else 's'} in {target}")
+
+
+async def _fetch(session: Session, settings: Settings, target: Path, *, key: str, label: str) -> None:
+    from studio_runner.client.artifact_files import fetch_artifact
+    from studio_runner.client.lookup import find
+
+    record = await find(records_of(session, settings), key)
+    with busy(f"fetching {label}"):
+        await fetch_artifact(record, label, target)

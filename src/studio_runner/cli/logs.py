@@ -1,0 +1,44 @@
+"""`studio-runner logs`."""
+
+import asyncio
+
+import click
+
+from studio_runner.cli.experiments import exit_code, key_argument, records_of, say, write_output
+from studio_runner.cli.options import with_settings
+from studio_runner.cli.session import Session
+from studio_runner.config.settings import Settings
+
+
+@click.command()
+@key_argument
+@click.option(
+    "--follow", "-f", is_flag=True, help="Go on until the experiment is over; exit with 1 unless it completed."
+)
+@click.option("--tail", type=click.IntRange(min=0), metavar="N", help="Only the last N lines (and what follows).")
+@with_settings("places.home", "places.store")
+@click.pass_obj
+def command(session: Session, settings: Settings, /, key: str, tail: int | None, *, follow: bool) -> int:
+    """Print the output of an experiment: live where it runs on this machine, else as far as it is stored."""
+    return asyncio.run((_follow if follow else _print)(session, settings, key, tail))
+
+
+async def _print(session: Session, settings: Settings, key: str, tail: int | None) -> int:
+    from studio_runner.client.lookup import find
+    from studio_runner.client.watch import live_output, write_file, write_stored
+
+    record = await find(records_of(session, settings), key)
+    if path := live_output(record):
+        write_file(path, write_output, tail)
+    elif not await write_stored(record, write_output, tail):
+        say(f"Experiment {record.key} has no output yet ({record.status}).")
+    return 0
+
+
+async def _follow(session: Session, settings: Settings, key: str, tail: int | None) -> int:
+    from studio_runner.client.lookup import find
+    from studio_runner.client.watch import follow_output
+
+    records = records_of(session, settings)
+    record = await find(records, key)
+    return exit_code(await follow_output(records, record.key, write_output, tail))

@@ -1,0 +1,127 @@
+"""Experiments as people look at them: a line each, or everything about one."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from typing import Any
+
+from studio_runner.client.artifact_files import Stored, stored
+from studio_runner.messages.units import format_duration, format_size
+from studio_runner.reports.records import Record, Records
+
+_TIMES = {
+    "time_added": "submitted",
+    "time_started": "started",
+    "time_last_checkpoint": "checkpoint",
+    "time_finished": "finished",
+}
+
+
+@dataclass(frozen=True)
+class Summary:
+    """One experiment in a line. `age` and `duration` in seconds, None where that is not known."""
+
+    key: str
+    status: str
+    reason: str | None
+    stage: str | None
+    queue: str | None
+    project: str | None
+    age: float | None
+    duration: float | None
+    script: str
+
+    def document(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+async def summaries(records: Records, wanted: Mapping[str, str | None], now: float) -> list[Summary]:
+    """Those whose fields are as wanted (None: any), newest first."""
+    found = [summary(record, now) for record in await records.list()]
+    return [
+        one for one in found if all(value is None or getattr(one, name) == value for name, value in wanted.items())
+    ]
+
+
+def summary(record: Record, now: float) -> Summary:
+    added, started, finished = (record.time(f"time_{name}") for name in ("added", "started", "finished"))
+    project = record.document.get("project")
+    return Summary(
+        key=record.key,
+        status=status(record),
+        reason=record.reason,
+        stage=record.own.get("stage"),
+        queue=record.own.get("queue"),
+        project=str(project) if project else None,
+        age=None if added is None else max(0.0, now - added),
+        duration=None if started is None else max(0.0, (finished or now) - started),
+        script=script(record),
+    )
+
+
+def status(record: Record) -> str:
+    """The record's status; `stopping` while a stop is asked for and the experiment is not over."""
+    return "stopping" if record.status == "stopped" and not record.over else record.status
+
+
+def script(record: Record) -> str:
+    """The script with its arguments, as one would type it."""
+    args = record.document.get("args")
+    words = [str(word) for word in args] if isinstance(args, list) else []
+    return " ".join([str(record.document.get("filename") or ""), *words]).strip()
+
+
+@dataclass(frozen=True)
+class Details:
+    """Everything about one experiment."""
+
+    record: Record
+    artifacts: Sequence[Stored]
+
+    def document(self) -> dict[str, Any]:
+        """For programs: the record, its artifacts with their sizes."""
+        sizes = {one.label: {**asdict(one)} for one in self.artifacts}
+        return {**self.record.document, "status": status(self.record), "stored": sizes}
+
+    def fields(self, now: float) -> dict[str, str]:
+        """For people: names and values, what is not known left out."""
+        document, own = self.record.document, self.record.own
+        line = summary(self.record, now)
+        resources = document.get("resources_needed")
+        found: dict[str, Any] = {
+            "key": line.key,
+            "status": f"{line.status} ({line.stage})" if line.stage else line.status,
+            "reason": line.reason,
+            "what happened": own.get("sentence"),
+            "exit": _exit(own),
+            "script": line.script,
+            "python": document.get("pythonver"),
+            "requirements": len(document.get("pythonenv") or ()),
+            "project": line.project,
+            "queue": line.queue,
+            "host": own.get("host"),
+            "attempt": own.get("attempt"),
+            "directory": own.get("directory"),
+            "resources": ", ".join(f"{name} {value}" for name, value in (resources or {}).items() if value),
+            "limit": document.get("max_duration"),
+            **{label: _moment(self.record.time(name)) for name, label in _TIMES.items()},
+            "duration": None if line.duration is None else format_duration(line.duration),
+            "peak memory": format_size(own["peak_memory"]) if own.get("peak_memory") else None,
+            "cpu time": format_duration(own["cpu_seconds"]) if own.get("cpu_seconds") else None,
+        }
+        return {name: str(value) for name, value in found.items() if value not in (None, "")}
+
+
+async def details(record: Record) -> Details:
+    """Look up what the stores have."""
+    return Details(record, await stored(record))
+
+
+def _exit(own: Mapping[str, Any]) -> str | None:
+    if own.get("signal") is not None:
+        return f"signal {own['signal']}"
+    return None if own.get("exit_code") is None else f"code {own['exit_code']}"
+
+
+def _moment(time: float | None) -> str | None:
+    return None if time is None else datetime.fromtimestamp(time).astimezone().strftime("%Y-%m-%d %H:%M:%S")
