@@ -28,12 +28,27 @@ class EnvironmentSpec:
     gpus: bool = False
 
 
+class Installed(Protocol):
+    """One installed package and the names of what it depends on."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def version(self) -> str: ...
+    @property
+    def requires(self) -> Sequence[str]: ...
+
+
 class Environment(Protocol):
     """A prepared environment, in use until its context ends."""
 
     @property
     def name(self) -> str:
         """For people: `python 3.8.18, 12 packages`."""
+        ...
+
+    def packages(self) -> Sequence[Installed]:
+        """What is installed in it."""
         ...
 
     def command(self, argv: Sequence[str], env: Mapping[str, str], cwd: Path) -> Command:

@@ -20,7 +20,7 @@ from studio_runner.runner.checkpoint import checkpoints
 from studio_runner.runner.directory import attempt_tag
 from studio_runner.runner.halt import Halt
 from studio_runner.runner.metrics import samples
-from studio_runner.runner.outcome import Outcome, of_reason
+from studio_runner.runner.outcome import RULES, Outcome, of_reason
 from studio_runner.runner.prepare import WORKSPACE
 from studio_runner.runner.trial import Trial
 
@@ -28,6 +28,7 @@ from studio_runner.runner.trial import Trial
 async def run_script(trial: Trial, environment: Environment) -> Outcome:
     """Run the script to its end; when cancelled, stop its whole tree first. `trial.exit` is set either way."""
     command = environment.command(arguments(trial.request), variables(trial), trial.directory / WORKSPACE)
+    trial.describe_start(environment)
     reader, writer = os.pipe()
     draining = asyncio.create_task(trial.output.drain(reader), name="drain output")
     try:
@@ -39,6 +40,7 @@ async def run_script(trial: Trial, environment: Environment) -> Outcome:
             await _attended(trial, process)
         finally:
             trial.exit = await process.stop(trial.host.settings.experiments.grace)
+            trial.describe_end()
     finally:
         await draining
     return outcome_of(trial.exit)
@@ -111,7 +113,7 @@ def variables(trial: Trial) -> dict[str, str]:
 def outcome_of(end: Exit) -> Outcome:
     """The script's own end as an outcome."""
     if end.code == 0:
-        return of_reason(Reason.COMPLETED)
+        return Outcome(Reason.COMPLETED, RULES[Reason.COMPLETED].sentence, exit_code=0)
     how = f"exit code {end.code}" if end.code is not None else f"signal {end.signal}"
     sentence = f"The script failed with {how}; its last lines of output say why."
     return Outcome(Reason.SCRIPT_FAILED, sentence, exit_code=end.code, signal=end.signal)

@@ -4,6 +4,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from studio_runner.environments.base import Environment
 from studio_runner.messages.metadata import Document, document_name, iso_time
 from studio_runner.messages.request import Request
 from studio_runner.process.base import Exit
@@ -42,12 +43,24 @@ class Trial:
 
     def describe(self) -> None:
         """What the runner knows from the start, into the metadata document."""
-        experiment = self.request.experiment
+        request = self.request
         self.document.add_studioml(
             {
                 "artifacts": self.artifacts.addresses(),
-                "experiment": {"key": experiment.key, "project": self.request.project, "owner": self.request.owner},
+                "experiment": {"key": request.key, "project": request.project, "owner": request.owner},
                 "host": self.subject.host,
                 "load_time": iso_time(time.time_ns()),
             }
         )
+
+    def describe_start(self, environment: Environment) -> None:
+        """The script is about to start, in this environment."""
+        tree = [
+            {"package": package.name, "version": package.version, "dependencies": list(package.requires)}
+            for package in environment.packages()
+        ]
+        self.document.add_studioml({"start_time": iso_time(time.time_ns()), "pipdeptree": tree})
+
+    def describe_end(self) -> None:
+        """The script and all its processes are gone."""
+        self.document.add_studioml({"stop_time": iso_time(time.time_ns())})
