@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from studio_runner.config.settings import Settings
-from studio_runner.errors import InvalidMessageError
+from studio_runner.errors import InvalidMessageError, Reason
 from studio_runner.machine.ledger import NOTHING
 from studio_runner.messages.request import parse_request
 from studio_runner.process.follow import follow
@@ -16,7 +16,7 @@ from studio_runner.runner.attempt import Attempt
 from studio_runner.runner.host import Host, identify
 from studio_runner.runner.intake import Admission, need_of
 from studio_runner.runner.opening import opened_host
-from studio_runner.runner.outcome import Outcome
+from studio_runner.runner.outcome import Outcome, of_reason
 
 QUEUE = "(no queue)"
 
@@ -66,11 +66,24 @@ class Listener:
 
 
 async def execute(settings: Settings, body: bytes, *, on_output: Callable[[bytes], None] | None = None) -> Outcome:
-    """Run the request to its outcome; resources are limited as always, but not waited for."""
+    """Run the request to its outcome; resources are limited as always, but not waited for.
+
+    Cancelled, it stops the script and delivers what there is before it lets go.
+    """
     listeners = [Listener(on_output)] if on_output else []
     async with opened_host(settings, identify(), listeners) as host:
         ticket = _admission(host, body)
-        return await Attempt(host, Handed(body, ticket), ticket).run()
+        return await _to_its_end(Attempt(host, Handed(body, ticket), ticket))
+
+
+async def _to_its_end(attempt: Attempt) -> Outcome:
+    running = asyncio.create_task(attempt.run(), name=f"attempt {attempt.key}")
+    try:
+        return await asyncio.shield(running)
+    except asyncio.CancelledError:
+        attempt.stop(of_reason(Reason.STOPPED))
+        await running
+        raise
 
 
 def _admission(host: Host, body: bytes) -> Admission:
