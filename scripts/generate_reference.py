@@ -48,6 +48,13 @@ below `{{home}}` is `places.home` and `{{cache}}` is `$XDG_CACHE_HOME` or `~/.ca
 other programs have their own meanings for them.
 """
 
+CODES = """\
+Exit codes: 0 done, 1 the experiment or command failed (`run` and `exec` give the script's own), 2 usage or
+configuration, 3 infrastructure, 130 interrupted. An error is one sentence on standard error, with a hint where
+there is one; `--debug` adds where it came from. `--json` prints what programs read.
+
+"""
+
 ELSEWHERE = """\
 ## Names of other StudioML runners that do nothing here
 
@@ -97,12 +104,7 @@ def command_line() -> str:
     group = application()
     root = click.Context(group, info_name=NAME, terminal_width=WIDTH)
     about = f"# Command line\n\n{MADE}\n\n```text\n{group.get_help(root)}\n```\n\n"
-    codes = (
-        "Exit codes: 0 done, 1 the experiment or command failed (`run` and `exec` give the script's own), 2 usage or\n"
-        "configuration, 3 infrastructure, 130 interrupted. An error is one sentence on standard error, with a hint\n"
-        "where there is one; `--debug` adds where it came from. `--json` prints what programs read.\n\n"
-    )
-    return about + codes + "\n".join(_commands(root))
+    return about + CODES + "\n".join(_commands(root))
 
 
 def _commands(root: click.Context) -> Iterator[str]:

@@ -63,12 +63,12 @@ def test_the_version_needs_nothing_but_click(tmp_path):
         assert heavy not in modules
 
 
-def test_every_listed_command_can_be_loaded_and_says_the_same_of_itself():
-    for name, entry in table.COMMANDS.items():
+def test_every_listed_command_can_be_loaded_and_explains_itself():
+    for name in table.COMMANDS:
         command = table.load(name)
 
-        assert command.get_short_help_str(200).rstrip(".") in entry.help, name
         assert command.name == name
+        assert command.help, name
 
 
 def test_every_command_takes_debug_and_config():

@@ -74,7 +74,7 @@ class Commands(click.Group):
 def load(name: str) -> click.Command:
     """Import a command."""
     command: click.Command = importlib.import_module(f"studio_runner.cli.{COMMANDS[name].module}").command
-    command.name = name
+    command.name, command.short_help = name, COMMANDS[name].help
     if not isinstance(command, click.Group):
         known = {parameter.name for parameter in command.params}
         command.params += [option for option in common() if option.name not in known]

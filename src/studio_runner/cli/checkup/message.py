@@ -50,7 +50,9 @@ def _resources(request: Request, here: Here) -> Iterator[Finding]:
     settings = here.settings
     need = need_of(request)
     ledger = Ledger(inventory(settings.machine, settings.places.working_dir))
-    wanted = f"{need.cores} cores, {format_size(need.memory)} memory, {format_size(need.disk)} disk"
+    amounts = {"memory": need.memory, "disk": need.disk}
+    asked = [f"{format_size(amount)} {kind}" for kind, amount in amounts.items() if amount]
+    wanted = ", ".join([f"{need.cores} core{'' if need.cores == 1 else 's'}", *asked])
     lacking = never_fits(request, ledger, cpu_only=settings.machine.cpu_only)
     if lacking:
         mend = "Ask for less, or queue it where a larger machine serves the queue."

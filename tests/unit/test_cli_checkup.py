@@ -1,0 +1,185 @@
+"""The checks of `doctor`, each on a machine in trouble."""
+
+import os
+import socket
+from pathlib import Path
+
+import pytest
+
+from studio_runner.cli import doctor
+from studio_runner.cli.checkup import places, python, system
+from studio_runner.cli.checkup.finding import Finding, Here, State
+from studio_runner.config import cascade
+
+
+@pytest.fixture
+def here(tmp_path):
+    """What the checks are about, with variables and settings as given."""
+
+    def making(flags=None, **environ):
+        environ = {"HOME": str(tmp_path), "PIP_CONFIG_FILE": os.devnull, **environ}
+        return Here(cascade.load(environ, flags).settings, environ)
+
+    return making
+
+
+def states(findings) -> set[State]:
+    return {finding.state for finding in findings}
+
+
+def problems(findings) -> list[Finding]:
+    found = [finding for finding in findings if finding.state is not State.OK]
+    assert all(finding.mend for finding in found)
+    return found
+
+
+def test_a_fresh_home_is_well(here):
+    found = [*places.queue_root(here()), *places.working_dir(here()), *places.store(here()), *places.cache(here())]
+
+    assert problems(found) == []
+    assert any("can be made" in finding.sentence for finding in found)
+
+
+def test_checks_leave_nothing_behind(here, tmp_path):
+    queues = tmp_path / ".studioml" / "queue"
+    cache = tmp_path / ".cache" / "studio-runner"
+    queues.mkdir(parents=True)
+    cache.mkdir(parents=True)
+
+    assert problems([*places.queue_root(here()), *places.cache(here())]) == []
+
+    assert list(queues.iterdir()) == []
+    assert list(cache.iterdir()) == []
+
+
+@pytest.mark.parametrize("check", [places.queue_root, places.working_dir, places.store, places.cache])
+def test_a_file_in_the_way_is_a_problem(here, tmp_path, check):
+    blocked = tmp_path / "file"
+    blocked.touch()
+    flags = {f"places.{name}": str(blocked / "x") for name in ("queue_root", "working_dir", "store", "cache_dir")}
+
+    (found,) = problems(check(here(flags)))
+
+    assert found.state is State.PROBLEM
+    assert str(blocked) in found.sentence
+
+
+@pytest.mark.skipif(not Path("/sys/kernel").is_dir(), reason="needs a directory that nobody can write: /sys/kernel")
+def test_a_directory_that_cannot_be_written_is_a_problem(here):
+    (found,) = problems(places.store(here({"places.store": "/sys/kernel/store"})))
+
+    assert found.state is State.PROBLEM
+    assert "/sys/kernel cannot be written" in found.sentence
+
+
+def test_a_cache_of_uv_on_another_file_system_is_a_warning(here, tmp_path):
+    other = Path("/dev/shm")
+    if not other.is_dir() or other.stat().st_dev == tmp_path.stat().st_dev:
+        pytest.skip("no second file system here")
+
+    (found,) = problems(places.cache(here(UV_CACHE_DIR=str(other))))
+
+    assert found.state is State.WARNING
+    assert "hard-linked" in found.sentence
+
+
+def test_a_file_systems_kind_is_found_by_the_longest_mount_point():
+    if not Path("/proc/self/mounts").exists():
+        pytest.skip("no /proc here")
+
+    assert places.file_system(Path("/proc/self")) == "proc"
+
+
+def test_little_room_is_said(here, monkeypatch):
+    usage = type("Usage", (), {"free": 1_000_000_000})
+    monkeypatch.setattr(places.shutil, "disk_usage", lambda path: usage)
+    assert states(places.disk(here())) == {State.WARNING}
+
+    usage.free = 1_000_000
+    assert states(places.disk(here())) == {State.PROBLEM}
+
+
+def test_the_tightest_memory_limit_of_all_groups_around_counts(tmp_path):
+    group = tmp_path / "a" / "b"
+    group.mkdir(parents=True)
+    (group / "memory.max").write_text("max\n")
+    (tmp_path / "a" / "memory.max").write_text("1000\n")
+    membership = tmp_path / "cgroup"
+    membership.write_text("0::/a/b\n")
+
+    assert system.memory_limit(tmp_path, membership) == 1000
+
+
+def test_version_1_groups_have_their_own_file_and_no_limit_is_a_huge_number(tmp_path):
+    group = tmp_path / "memory" / "a"
+    group.mkdir(parents=True)
+    membership = tmp_path / "cgroup"
+    membership.write_text("5:cpu,cpuacct:/a\n4:memory:/a\n")
+
+    (group / "memory.limit_in_bytes").write_text("9223372036854771712\n")
+    assert system.memory_limit(tmp_path, membership) is None
+
+    (group / "memory.limit_in_bytes").write_text("4096\n")
+    assert system.memory_limit(tmp_path, membership) == 4096
+
+
+def test_a_memory_limit_below_what_experiments_are_promised_is_a_warning(here, monkeypatch):
+    monkeypatch.setattr(system, "memory_limit", lambda root, membership: 100_000_000)
+
+    (found,) = problems(system.share(here()))
+
+    assert found.state is State.WARNING
+    assert "--max-mem 90000000" in found.mend
+    assert problems(system.share(here({"machine.max_mem": "90000000"}))) == []
+
+
+def test_an_address_in_use_is_a_warning_and_none_is_fine(here):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        (found,) = problems(system.http(here({"http.address": address})))
+
+    assert address in found.sentence
+    assert list(system.http(here({"http.address": ""}))) == []
+
+
+def test_few_open_files_are_a_warning(here, monkeypatch):
+    monkeypatch.setattr(system.resource, "getrlimit", lambda what: (256, 4096))
+
+    (found,) = problems(system.open_files(here()))
+
+    assert "256" in found.sentence
+
+
+def test_an_index_that_does_not_answer_is_a_problem_without_its_password(here):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+
+    (found,) = problems(python.indexes(here(PIP_INDEX_URL=f"http://user:hunter2@127.0.0.1:{port}/simple")))
+
+    assert found.state is State.PROBLEM
+    assert f"127.0.0.1:{port}/simple does not answer" in found.sentence
+    assert "hunter2" not in str(found)
+
+
+def test_a_directory_as_index_must_be_there(here, tmp_path):
+    assert problems(python.indexes(here(PIP_INDEX_URL=f"file://{tmp_path}"))) == []
+    assert states(python.indexes(here(PIP_INDEX_URL=f"file://{tmp_path}/none"))) == {State.PROBLEM}
+
+
+def test_without_an_index_the_links_are_said(here):
+    (found,) = python.indexes(here(PIP_NO_INDEX="1", PIP_FIND_LINKS="/wheels"))
+
+    assert "/wheels" in found.sentence
+
+
+def test_a_check_that_breaks_does_not_stop_the_others(here, monkeypatch):
+    def broken(_here):
+        raise PermissionError(13, "Permission denied", "/sys/x")
+        yield
+
+    monkeypatch.setattr(doctor, "checks", lambda: (broken, system.open_files))
+
+    first, second = doctor.examine(here())
+
+    assert (first.state, first.subject) == (State.PROBLEM, "broken")
+    assert second.subject == "open files"
