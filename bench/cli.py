@@ -7,14 +7,15 @@ import time
 from collections.abc import Iterator
 
 from bench.result import Result
-from bench.rig import RUNNER, spread
+from bench.rig import spread
+from studio_runner.testing import command_path
 
 TARGET = 0.25
 
 
 def run(scale: float) -> Iterator[Result]:
     runs = max(5, int(20 * scale))
-    ours = [_seconds([RUNNER, "--version"]) for _ in range(runs)]
+    ours = [_seconds([command_path(), "--version"]) for _ in range(runs)]
     bare = [_seconds([sys.executable, "-c", "pass"]) for _ in range(runs)]
     value = statistics.median(ours)
     yield Result(

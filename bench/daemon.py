@@ -6,7 +6,8 @@ from collections.abc import Iterator
 import psutil
 
 from bench.result import Result
-from bench.rig import MARK, Rig, rig, running
+from bench.rig import MARK, running
+from studio_runner.testing import Installation, installation
 
 MEMORY_MB, CPU_PERCENT, GROWTH_PERCENT = 80.0, 0.3, 10.0
 
@@ -14,7 +15,7 @@ MEMORY_MB, CPU_PERCENT, GROWTH_PERCENT = 80.0, 0.3, 10.0
 def run(scale: float) -> Iterator[Result]:
     amount = max(50, int(500 * scale))
     watched = max(5.0, 30.0 * scale)
-    with rig() as made, running(made) as daemon:
+    with installation() as made, running(made) as daemon:
         time.sleep(8.0)  # background work of the first experiment ends
         fresh, share = _memory(daemon.pid), _idle_cpu(daemon.pid, watched)
         _work(made, amount)
@@ -62,9 +63,9 @@ def _idle_cpu(pid: int, seconds: float) -> float:
     return (used() - before) / seconds * 100
 
 
-def _work(made: Rig, amount: int) -> None:
-    workspace = made.workspace("mark", MARK)
-    messages = [made.message(workspace) for _ in range(amount)]
+def _work(made: Installation, amount: int) -> None:
+    workspace = made.workspace({"main.py": MARK})
+    messages = [made.request(workspace) for _ in range(amount)]
     for _, body in messages:
         made.publish(body)
     for key, _ in messages:

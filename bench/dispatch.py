@@ -6,14 +6,15 @@ import time
 from collections.abc import Iterator
 
 from bench.result import Result
-from bench.rig import MARK, Rig, clean_interpreter, rig, running, spread
+from bench.rig import MARK, clean_interpreter, running, spread
+from studio_runner.testing import Installation, installation
 
 TARGET_MS = 25.0
 
 
 def run(scale: float) -> Iterator[Result]:
     runs = max(10, int(60 * scale))
-    with rig() as made, running(made):
+    with installation() as made, running(made):
         bare = list(_bare(made, runs))
         ours = list(_ours(made, runs))
     over = statistics.median(ours) - statistics.median(bare)
@@ -30,7 +31,7 @@ def run(scale: float) -> Iterator[Result]:
     )
 
 
-def _bare(made: Rig, runs: int) -> Iterator[float]:
+def _bare(made: Installation, runs: int) -> Iterator[float]:
     """Milliseconds from before the spawn to the first line."""
     python = clean_interpreter(made.home / "bare")
     script = made.home / "bare.py"
@@ -41,10 +42,10 @@ def _bare(made: Rig, runs: int) -> Iterator[float]:
         yield (float(done.stdout) - started) * 1000
 
 
-def _ours(made: Rig, runs: int) -> Iterator[float]:
-    workspace = made.workspace("mark", MARK)
+def _ours(made: Installation, runs: int) -> Iterator[float]:
+    workspace = made.workspace({"main.py": MARK})
     for _ in range(runs):
-        key, body = made.message(workspace)
+        key, body = made.request(workspace)
         landed = made.publish(body)
         made.wait(key)
         yield (float(made.output(key).split()[0]) - landed) * 1000

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 from bench.result import Result
-from bench.rig import MARK, Rig, clean_interpreter, rig, running
+from bench.rig import MARK, clean_interpreter, running
+from studio_runner.testing import Installation, installation
 
 SHARE = 0.6
 
@@ -14,7 +15,7 @@ SHARE = 0.6
 def run(scale: float) -> Iterator[Result]:
     amount = max(40, int(400 * scale))
     for cores in (1, 2):
-        with rig() as made:
+        with installation() as made:
             bare = _bare(made, amount, cores)
             ours = _ours(made, amount, cores)
         yield Result(
@@ -30,7 +31,7 @@ def run(scale: float) -> Iterator[Result]:
         )
 
 
-def _bare(made: Rig, amount: int, cores: int) -> float:
+def _bare(made: Installation, amount: int, cores: int) -> float:
     python = clean_interpreter(made.home / "bare")
     script = made.home / "bare.py"
     script.write_text(MARK)
@@ -45,10 +46,10 @@ def _bare(made: Rig, amount: int, cores: int) -> float:
         return amount / (time.monotonic() - started)
 
 
-def _ours(made: Rig, amount: int, cores: int) -> float:
+def _ours(made: Installation, amount: int, cores: int) -> float:
     """From the first message on the queue to the last results, all messages queued at once."""
-    workspace = made.workspace("mark", MARK)
-    messages = [made.message(workspace) for _ in range(amount)]
+    workspace = made.workspace({"main.py": MARK})
+    messages = [made.request(workspace) for _ in range(amount)]
     with running(made, "--max-cores", str(cores)):
         started = time.time()
         for _, body in messages:
@@ -57,6 +58,6 @@ def _ours(made: Rig, amount: int, cores: int) -> float:
         return amount / (last - started)
 
 
-def _finished(made: Rig, key: str) -> float:
+def _finished(made: Installation, key: str) -> float:
     made.wait(key)
-    return made.results(key).stat().st_mtime
+    return made.stored(key, "_results").stat().st_mtime
