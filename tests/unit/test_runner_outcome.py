@@ -56,6 +56,10 @@ def test_the_hint_reaches_the_experimenter():
         (Outcome(Reason.SCRIPT_FAILED, "", exit_code=3), 3),
         (Outcome(Reason.SCRIPT_FAILED, "", signal=9), 137),
         (Outcome(Reason.ENVIRONMENT_FAILED, ""), 1),
+        (Outcome(Reason.SYSTEM_ERROR, ""), 3),
+        (Outcome(Reason.STORAGE_UNAVAILABLE, "", exit_code=0), 3),
+        (Outcome(Reason.TIMED_OUT, "", exit_code=0), 1),
+        (Outcome(Reason.TIMED_OUT, "", signal=15), 143),
     ],
 )
 def test_the_exit_code_of_a_command_that_ran_it(outcome, code):

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from enum import Enum
 from types import MappingProxyType
 
-from studio_runner.errors import EnvironmentFailedError, ExperimentError, Reason
+from studio_runner.errors import EnvironmentFailedError, ExitCode, ExperimentError, Reason
 
 
 class Settle(Enum):
@@ -70,13 +70,13 @@ class Outcome:
 
     @property
     def script_exit(self) -> int:
-        """The exit code for a command line that ran this experiment: the script's own where there is one, 128 +
-        signal for a signal, 1 for any other failure."""
-        if self.exit_code is not None:
-            return self.exit_code
-        if self.signal is not None:
-            return 128 + self.signal
-        return 0 if self.reason is Reason.COMPLETED else 1
+        """The exit code for a command line that ran this experiment: the script's own, 128 + signal for a signal. An
+        end that is no success is never 0: then 3 when the machine or the store is to blame, else 1."""
+        own = self.exit_code if self.signal is None else 128 + self.signal
+        if own or self.reason is Reason.COMPLETED:
+            return own or ExitCode.DONE
+        blame_us = self.reason in (Reason.STORAGE_UNAVAILABLE, Reason.SYSTEM_ERROR)
+        return ExitCode.INFRASTRUCTURE if blame_us else ExitCode.FAILED
 
 
 def from_error(error: ExperimentError) -> Outcome:
