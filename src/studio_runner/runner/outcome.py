@@ -70,8 +70,8 @@ class Outcome:
 
     @property
     def script_exit(self) -> int:
-        """The exit code for a command line that ran this experiment: the script's own, 128 + signal for a signal. An
-        end that is no success is never 0: then 3 when the machine or the store is to blame, else 1."""
+        """The exit code for a command line that ran this experiment: the script's own, 128 + signal for a signal.
+        An end that is no success is never 0: then 3 when the machine or the store is to blame, else 1."""
         own = self.exit_code if self.signal is None else 128 + self.signal
         if own or self.reason is Reason.COMPLETED:
             return own or ExitCode.DONE
