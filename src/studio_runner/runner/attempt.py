@@ -45,6 +45,8 @@ class Attempt:
         self._number = delivery.attempts + 1
         self._wish: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
         self.key = admission.request.key if admission.request else "(unreadable)"
+        self.trial: Trial | None = None
+        """Its state, once it has a directory."""
 
     def stop(self, outcome: Outcome) -> None:
         """End the work early, with this outcome; the first wish counts."""
@@ -94,7 +96,7 @@ class Attempt:
         await artifacts.begin(self._number, budget)
         document = Document()
         output = Output(place / OUTPUT / "output", settings.experiments.output_limit, document.feed)
-        trial = Trial(
+        self.trial = trial = Trial(
             host=self._host,
             delivery=self._delivery,
             request=request,
@@ -123,10 +125,14 @@ class Attempt:
 
     async def _stages(self, trial: Trial) -> Outcome:
         async with AsyncExitStack() as stack:
-            await self._host.reports.report(StageEntered(trial.subject, time.time(), "prepare"))
+            await self._enter(trial, "prepare")
             environment = await prepare(trial, stack)
-            await self._host.reports.report(StageEntered(trial.subject, time.time(), "run"))
+            await self._enter(trial, "run")
             return await run_script(trial, environment)
+
+    async def _enter(self, trial: Trial, stage: str) -> None:
+        trial.stage = stage
+        await self._host.reports.report(StageEntered(trial.subject, time.time(), stage))
 
     def _watchers(self, trial: Trial) -> list[Coroutine[None, None, None]]:
         request, settings = trial.request, self._host.settings
@@ -142,7 +148,7 @@ class Attempt:
     async def _finish(self, trial: Trial, outcome: Outcome) -> Outcome:
         if outcome.reason is Reason.LEASE_LOST:
             return outcome
-        await self._host.reports.report(StageEntered(trial.subject, time.time(), "finish"))
+        await self._enter(trial, "finish")
         return await deliver(trial, outcome, self._is_final)
 
     def _is_final(self, outcome: Outcome) -> bool:

@@ -6,8 +6,8 @@ import re
 import signal
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import cast
@@ -16,9 +16,10 @@ from studio_runner.config.settings import Settings
 from studio_runner.errors import BrokerError, Reason
 from studio_runner.queues.base import Delivery
 from studio_runner.queues.local import LocalBroker, LocalQueueOptions
+from studio_runner.reports.base import Reporter
 from studio_runner.runner.attempt import Attempt
 from studio_runner.runner.host import Host, identify
-from studio_runner.runner.intake import Admission, Intake, Quota
+from studio_runner.runner.intake import Admission, Intake, QueueCounts, Quota
 from studio_runner.runner.opening import opened_host
 from studio_runner.runner.outcome import of_reason
 
@@ -43,8 +44,10 @@ class Daemon:
     """Takes experiments off the queues of one broker."""
 
     def __init__(self, host: Host, broker: LocalBroker) -> None:
-        self._host, self._broker = host, broker
-        limits = host.settings.limits
+        self.host, self.broker = host, broker
+        limits, queues = host.settings.limits, host.settings.queues
+        self._match = re.compile(queues.match)
+        self._mismatch = re.compile(queues.mismatch or r"(?!)")
         self._quota = Quota(limits.tasks, limits.interval)
         self._intake = Intake(host.ledger, self._quota, cpu_only=host.settings.machine.cpu_only)
         self._running: dict[asyncio.Task[None], Attempt] = {}
@@ -65,6 +68,20 @@ class Daemon:
         """What runs now."""
         return list(self._running.values())
 
+    @property
+    def draining(self) -> bool:
+        """Nothing new is taken any more."""
+        return self._quota.spent
+
+    @property
+    def counts(self) -> QueueCounts:
+        return self._intake.counts
+
+    def serves(self, queue: str) -> bool:
+        """Whether experiments of this queue are taken, by its name."""
+        unwanted = self._mismatch.search(queue) or queue.endswith(RESPONSE)
+        return not unwanted and self._match.search(queue) is not None
+
     def drain(self) -> None:
         """Take nothing new; what runs goes on to its end."""
         self._quota.closed = True
@@ -83,49 +100,46 @@ class Daemon:
                 async with asyncio.timeout(self._patience()):
                     await self._changed.wait()
             except TimeoutError:
-                log.info("idle for %g s: ending", self._host.settings.limits.idle_duration)
+                log.info("idle for %g s: ending", self.host.settings.limits.idle_duration)
                 self.drain()
 
     def _done(self) -> bool:
         return self._quota.spent and not self._running
 
     def _patience(self) -> float | None:
-        idle = self._host.settings.limits.idle_duration
+        idle = self.host.settings.limits.idle_duration
         if not idle or self._running or self._quota.closed:
             return None
         return max(0.0, self._last_work + idle - time.monotonic())
 
     async def _serve(self) -> None:
         """One consumer per queue; queues come and go."""
-        wanted = re.compile(self._host.settings.queues.match)
-        unwanted = re.compile(self._host.settings.queues.mismatch or r"(?!)")
         consumers: dict[str, asyncio.Task[None]] = {}
         async with asyncio.TaskGroup() as group:
             while True:
-                names = {
-                    name
-                    for name in await self._broker.queues()
-                    if wanted.search(name) and not unwanted.search(name) and not name.endswith(RESPONSE)
-                }
+                names = {name for name in await self.broker.queues() if self.serves(name)}
+                self.counts.found.update(names)
                 for name in names - consumers.keys():
                     log.info("serving queue %s", name)
                     consumers[name] = group.create_task(self._consume(name), name=f"consume {name}")
                 for name in consumers.keys() - names:
                     log.info("queue %s is gone", name)
                     consumers.pop(name).cancel()
-                await self._broker.queues_changed()
+                    self.counts.forget(name)
+                await self.broker.queues_changed()
 
     async def _consume(self, queue: str) -> None:
         while True:
             try:
-                async for delivery in self._broker.consume(queue, self._intake):
+                async for delivery in self.broker.consume(queue, self._intake):
                     self._begin(delivery)
             except BrokerError as error:
+                self.counts.failed[queue] += 1
                 log.warning("queue %s cannot be read, next try in 5 s: %s", queue, error)
             await asyncio.sleep(5.0)
 
     def _begin(self, delivery: Delivery) -> None:
-        attempt = Attempt(self._host, delivery, cast(Admission, delivery.ticket))
+        attempt = Attempt(self.host, delivery, cast(Admission, delivery.ticket))
         task = asyncio.create_task(self._attend(attempt), name=f"attempt {attempt.key}")
         self._running[task] = attempt
         task.add_done_callback(self._forget)
@@ -144,12 +158,22 @@ class Daemon:
 
 async def serve(settings: Settings) -> Tally:
     """Serve the local queues until SIGTERM or SIGINT drains; a second signal stops the experiments as well."""
+    async with opened_daemon(settings) as daemon:
+        return await daemon.run()
+
+
+@asynccontextmanager
+async def opened_daemon(settings: Settings, listeners: Sequence[Reporter] = ()) -> AsyncIterator[Daemon]:
+    """A daemon with all it works with, which obeys signals; `listeners` hear of its events."""
     identity = identify()
     options = LocalQueueOptions(settings.queues.lease, settings.queues.poll, identity.runner)
-    async with opened_host(settings, identity) as host, LocalBroker(settings.places.queue_root, options) as broker:
+    async with (
+        opened_host(settings, identity, listeners) as host,
+        LocalBroker(settings.places.queue_root, options) as broker,
+    ):
         daemon = Daemon(host, broker)
         with _obeying_signals(daemon):
-            return await daemon.run()
+            yield daemon
 
 
 @contextmanager

@@ -7,8 +7,9 @@ attempt can set it aside; what can never fit here is left to other runners and s
 import asyncio
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 
 from studio_runner.errors import InvalidMessageError
@@ -101,12 +102,28 @@ class Quota:
         self._next = 0.0
 
 
+@dataclass
+class QueueCounts:
+    """How often, by queue: it was found or could not be read; a message of it was looked at, or left where it is."""
+
+    found: Counter[str] = field(default_factory=Counter)
+    failed: Counter[str] = field(default_factory=Counter)
+    checked: Counter[str] = field(default_factory=Counter)
+    ignored: Counter[str] = field(default_factory=Counter)
+
+    def forget(self, queue: str) -> None:
+        """The queue is gone."""
+        for counter in (self.found, self.failed, self.checked, self.ignored):
+            del counter[queue]
+
+
 class Intake:
     """The gate of all queues that this runner serves."""
 
     def __init__(self, ledger: Ledger, quota: Quota, *, cpu_only: bool) -> None:
         self._ledger, self._quota, self._cpu_only = ledger, quota, cpu_only
         self._told: set[str] = set()
+        self.counts = QueueCounts()
 
     @property
     def releases(self) -> int:
@@ -128,6 +145,12 @@ class Intake:
 
     def admit(self, queue: str, body: bytes) -> Admission | None:
         """Reserve what the message needs, or None when it must stay where it is for now."""
+        admission = self._decide(queue, body)
+        self.counts.checked[queue] += 1
+        self.counts.ignored[queue] += admission is None
+        return admission
+
+    def _decide(self, queue: str, body: bytes) -> Admission | None:
         if self._quota.spent or self._quota.wait or not self._ledger.free.cores:
             return None
         request = _read(body)

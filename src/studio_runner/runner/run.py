@@ -33,7 +33,7 @@ async def run_script(trial: Trial, environment: Environment) -> Outcome:
     draining = asyncio.create_task(trial.output.drain(reader), name="drain output")
     try:
         try:
-            process = await trial.host.spawner.spawn(command, writer, Limits())
+            trial.process = process = await trial.host.spawner.spawn(command, writer, Limits())
         finally:
             os.close(writer)
         try:

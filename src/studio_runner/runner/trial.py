@@ -9,6 +9,7 @@ from studio_runner.messages.metadata import Document, document_name, iso_time
 from studio_runner.messages.request import Request
 from studio_runner.process.base import Exit
 from studio_runner.process.output import Output
+from studio_runner.process.spawn import Process
 from studio_runner.queues.base import Delivery
 from studio_runner.reports.base import Subject
 from studio_runner.runner.artifacts import METADATA, Artifacts
@@ -18,7 +19,8 @@ from studio_runner.storage.budget import DiskBudget
 
 @dataclass
 class Trial:
-    """Owned by `attempt`; `exit` is set by the run stage, everything else stays as it was made.
+    """Owned by `attempt`, which sets `stage`; `process` and `exit` are set by the run stage, everything else stays
+    as it was made.
 
     `started_at` is Unix time.
     """
@@ -33,6 +35,8 @@ class Trial:
     document: Document
     budget: DiskBudget
     started_at: float
+    stage: str = "prepare"
+    process: Process | None = None
     exit: Exit | None = None
 
     async def put_metadata(self) -> None:
