@@ -6,20 +6,31 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Annotated, Any
+from urllib.parse import unquote
 
-from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    AliasChoices,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StrictBool,
+    WithJsonSchema,
+    model_validator,
+)
 from pydantic.json_schema import SkipJsonSchema
 
-from studio_runner.messages.fields import Duration, Label, Model, SystemText
+from studio_runner.messages.fields import Duration, Label, Model, SystemText, Text, or_empty_object
 from studio_runner.messages.refusal import NotAcceptedError
 from studio_runner.messages.secrets import mask_urls
 
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*")
+_WITH_HOST = frozenset({"s3", "http", "https"})
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _ADDRESS = "an address such as s3://HOST/BUCKET/KEY, gs://BUCKET/KEY, file:///PATH or https://HOST/PATH"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Location:
     """Where an artifact is stored. `endpoint` is `HOST[:PORT]` (s3, http, https); `key` of a file is its absolute
     path, of a container reference all that follows the scheme. User names and passwords are not part of it."""
@@ -28,6 +39,10 @@ class Location:
     endpoint: str
     bucket: str
     key: str
+
+    def __repr__(self) -> str:
+        place = "/".join(part for part in (self.endpoint, self.bucket, self.key) if part)
+        return f"Location({mask_urls(f'{self.scheme}://{place}')!r})"
 
     @classmethod
     def parse(cls, address: str) -> "Location":
@@ -61,10 +76,10 @@ def _located(scheme: str, rest: str) -> Location:
 class AwsCredentials(Model):
     """For S3; both keys empty: the bucket is public."""
 
-    access_key: str = Field(
+    access_key: Text = Field(
         "", repr=False, validation_alias=AliasChoices("access_key", "access_key_id", "aws_access_key_id")
     )
-    secret_access_key: str = Field(
+    secret_access_key: Text = Field(
         "", repr=False, validation_alias=AliasChoices("secret_access_key", "secret_key", "aws_secret_access_key")
     )
     region: str | None = Field(None, validation_alias=AliasChoices("region", "region_name"))
@@ -80,14 +95,21 @@ class AwsCredentials(Model):
 class PlainCredentials(Model):
     """User and password."""
 
-    user: str = Field("", validation_alias=AliasChoices("user", "username"))
-    password: str = Field("", repr=False)
+    user: Text = Field("", validation_alias=AliasChoices("user", "username"))
+    password: Text = Field("", repr=False)
 
 
 class JwtCredentials(Model):
     """A bearer token."""
 
-    token: str = Field("", repr=False)
+    token: Text = Field("", repr=False)
+
+
+def _bare_token(value: object) -> object:
+    return {"token": value} if isinstance(value, str) else value
+
+
+_Jwt = Annotated[JwtCredentials, BeforeValidator(_bare_token, json_schema_input_type=JwtCredentials | str)]
 
 
 class Credentials(Model):
@@ -95,9 +117,7 @@ class Credentials(Model):
 
     aws: AwsCredentials | None = None
     plain: PlainCredentials | None = None
-    jwt: Annotated[JwtCredentials | None, BeforeValidator(lambda v: {"token": v} if isinstance(v, str) else v)] = (
-        None
-    )
+    jwt: _Jwt | None = None
 
     def __bool__(self) -> bool:
         return any(kind is not None for kind in (self.aws, self.plain, self.jwt))
@@ -107,13 +127,13 @@ class Credentials(Model):
 
 
 def credentials_in_address(address: str) -> Credentials | None:
-    """Those that stand before the `@` of an address."""
-    host = address.partition("://")[2].partition("/")[0]
-    userinfo, at, _ = host.rpartition("@")
-    if not at:
+    """Those that stand before the `@` of an address, where it has a host."""
+    scheme, _, rest = address.partition("://")
+    userinfo, at, _ = rest.partition("/")[0].rpartition("@")
+    if not at or scheme.lower() not in _WITH_HOST:
         return None
     user, _, password = userinfo.partition(":")
-    return Credentials(plain=PlainCredentials(user=user, password=password))
+    return Credentials(plain=PlainCredentials(user=unquote(user), password=unquote(password)))
 
 
 def _address(value: str) -> str:
@@ -127,23 +147,32 @@ def _sha256(value: str) -> str | None:
     return value.lower() or None
 
 
-def _no_is_false(value: object) -> object:
+def _or_false(value: object) -> object:
     return False if value is None else value
 
 
-_Flag = Annotated[bool, BeforeValidator(_no_is_false)]
+_Flag = Annotated[StrictBool, BeforeValidator(_or_false, json_schema_input_type=bool | None)]
 _Sha256 = Annotated[str | None, AfterValidator(lambda value: _sha256(value) if value else None)]
+
+
+def _qualified_or_url(schema: dict[str, Any]) -> None:
+    del schema["required"]
+    schema["anyOf"] = [{"required": ["qualified"]}, {"required": ["url"]}]
 
 
 class Artifact(Model):
     """One artifact of an experiment. `label` is the name it has in the message; `key` and `bucket` are taken from
     the address where the message does not repeat them; `save_frequency` is seconds, None for the experiment's."""
 
+    model_config = ConfigDict(json_schema_extra=_qualified_or_url)
+
     label: SkipJsonSchema[Label] = ""
-    qualified: Annotated[SystemText, AfterValidator(_address)] = Field(repr=False)
+    qualified: Annotated[
+        SystemText, AfterValidator(_address), WithJsonSchema({"type": ["string", "null"], "description": _ADDRESS})
+    ] = Field(repr=False)
     url: str | None = Field(None, repr=False)
-    bucket: str = ""
-    key: str = ""
+    bucket: Text = ""
+    key: Text = Field("", repr=False)
     local: Any = Field(None, repr=False)
     mutable: _Flag = False
     unpack: _Flag = False
@@ -184,11 +213,17 @@ class Artifact(Model):
         return posixpath.basename(self.location.key.rstrip("/"))
 
 
-def labelled(value: Any) -> Any:
-    """Each artifact of a JSON object of artifacts told its own label."""
-    if not isinstance(value, dict):
-        return value
+def _labelled(value: object) -> object:
+    """Tell each artifact its own label."""
+    artifacts = or_empty_object(value)
+    if not isinstance(artifacts, dict):
+        return artifacts
     return {
         label: {**artifact, "label": label} if isinstance(artifact, dict) else artifact
-        for label, artifact in value.items()
+        for label, artifact in artifacts.items()
     }
+
+
+Artifacts = Annotated[
+    dict[Label, Artifact], BeforeValidator(_labelled, json_schema_input_type=dict[str, Artifact] | None)
+]

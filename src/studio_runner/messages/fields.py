@@ -5,13 +5,16 @@ import unicodedata
 from collections.abc import Callable, Iterable
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, WithJsonSchema
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, FailFast, WithJsonSchema
 
 from studio_runner.messages import units
 from studio_runner.messages.refusal import NotAcceptedError
 
 NOTHING = "<no value>"
 """What some clients write where they have nothing to say."""
+
+MOST_MEMBERS = 10_000
+"""Of artifacts, or of variables, in one message."""
 
 _LABEL_BYTES = 255  # file systems allow no longer names
 _VERSION = re.compile(r"[0-9]{1,3}(\.[0-9]{1,5}){0,2}")
@@ -163,11 +166,32 @@ Count = Annotated[
 ]
 
 
-def _missing_is(empty: object) -> BeforeValidator:
-    return BeforeValidator(lambda value: empty if value is None else value)
+def or_empty_array(value: object) -> object:
+    """Null reads as an empty array."""
+    return () if value is None else value
 
 
-EMPTY_ARRAY = _missing_is(())
-"""Put before a tuple field: null reads as an empty array."""
-EMPTY_OBJECT = _missing_is({})
-"""Put before a field that is an object: null reads as an empty one."""
+def or_empty_object(value: object) -> object:
+    """Null reads as an empty object; and every member of an object costs, the wrong ones most."""
+    if isinstance(value, dict) and len(value) > MOST_MEMBERS:
+        raise NotAcceptedError(value, f"an object of at most {MOST_MEMBERS} members", found=f"{len(value)} members")
+    return {} if value is None else value
+
+
+def _or_empty_text(value: object) -> object:
+    return "" if value is None else value
+
+
+Text = Annotated[str, BeforeValidator(_or_empty_text, json_schema_input_type=str | None)]
+Words = Annotated[
+    tuple[Word, ...], FailFast(), BeforeValidator(or_empty_array, json_schema_input_type=tuple[Word, ...] | None)
+]
+Lines = Annotated[
+    tuple[SystemText, ...],
+    FailFast(),
+    BeforeValidator(or_empty_array, json_schema_input_type=tuple[SystemText, ...] | None),
+]
+Variables = Annotated[
+    dict[VariableName, VariableValue],
+    BeforeValidator(or_empty_object, json_schema_input_type=dict[str, VariableValue] | None),
+]

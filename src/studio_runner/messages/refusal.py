@@ -47,10 +47,17 @@ def describe(value: object) -> str:
         return _KINDS[type(value)] + size
     if isinstance(value, str):
         # Cut before masking as well: a megabyte of text is not searched for addresses.
-        return json.dumps(shorten(mask_urls(value[: 20 * SHOWN])))
+        return _quoted(shorten(mask_urls(value[: 20 * SHOWN])))
     if isinstance(value, int) and value.bit_length() > 4 * SHOWN:
         return "a number of very many digits"
-    return shorten(json.dumps(value))
+    if value is None or isinstance(value, bool | int | float):
+        return shorten(json.dumps(value))
+    return f"a value of type {type(value).__name__}"
+
+
+def _quoted(text: str) -> str:
+    """As JSON spells it, in letters that any log can hold."""
+    return json.dumps(text, ensure_ascii=False).encode(errors="backslashreplace").decode()
 
 
 def json_path(steps: Sequence[str | int]) -> str:
@@ -60,7 +67,7 @@ def json_path(steps: Sequence[str | int]) -> str:
         if isinstance(step, int):
             parts.append(f"[{step}]")
         else:
-            parts.append(f".{step}" if _IDENTIFIER.fullmatch(step) else f"[{json.dumps(shorten(step))}]")
+            parts.append(f".{step}" if _IDENTIFIER.fullmatch(step) else f"[{_quoted(shorten(step))}]")
     return "".join(parts)
 
 

@@ -11,22 +11,25 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field, ValidationError
 
 from studio_runner.errors import InvalidMessageError
-from studio_runner.messages.artifact import Artifact, AwsCredentials, Credentials, credentials_in_address, labelled
+from studio_runner.messages.artifact import (
+    Artifact,
+    Artifacts,
+    AwsCredentials,
+    Credentials,
+    credentials_in_address,
+)
 from studio_runner.messages.fields import (
-    EMPTY_ARRAY,
-    EMPTY_OBJECT,
     NOTHING,
     Duration,
     Filename,
     Key,
-    Label,
+    Lines,
     Model,
     PythonVersion,
-    SystemText,
     UnixTime,
-    VariableName,
-    VariableValue,
-    Word,
+    Variables,
+    Words,
+    or_empty_object,
 )
 from studio_runner.messages.jsontext import read_json
 from studio_runner.messages.refusal import invalid_message
@@ -47,12 +50,12 @@ class Experiment(Model):
     status: Any = None
     pythonver: PythonVersion = ""
     filename: Filename | None = None
-    args: Annotated[tuple[Word, ...], EMPTY_ARRAY] = Field((), repr=False)
+    args: Words = Field((), repr=False)
     max_duration: Duration = None
     time_added: UnixTime = None
-    pythonenv: Annotated[tuple[SystemText, ...], EMPTY_ARRAY] = Field((), repr=False)
+    pythonenv: Lines = Field((), repr=False)
     resources_needed: Resources | None = None
-    artifacts: Annotated[dict[Label, Artifact], BeforeValidator(labelled), EMPTY_OBJECT] = Field({}, repr=False)
+    artifacts: Artifacts = Field({}, repr=False)
     project: Any = None
     project_version: Any = None
     project_experiment: Any = None
@@ -88,14 +91,14 @@ class Config(Model):
     experiment_lifetime: Duration = Field(None, alias="experimentLifetime")
     save_workspace_frequency: Duration = Field(None, alias="saveWorkspaceFrequency")
     save_metrics_frequency: Duration = Field(None, alias="saveMetricsFrequency")
-    env: Annotated[dict[VariableName, VariableValue], EMPTY_OBJECT] = Field({}, repr=False)
+    env: Variables = Field({}, repr=False)
     verbose: Any = None
     database: StoreConfig | None = None
     storage: StoreConfig | None = None
     runner: RunnerConfig | None = None
     cloud: Any = Field(None, repr=False)
     resources_needed: Resources | None = None
-    pip: Annotated[tuple[SystemText, ...], EMPTY_ARRAY] = Field((), repr=False)
+    pip: Lines = Field((), repr=False)
     optimizer: Any = Field(None, repr=False)
     server: Any = Field(None, repr=False)
 
@@ -104,7 +107,9 @@ class RequestMessage(Model):
     """The whole message, as a model."""
 
     experiment: Experiment
-    config: Annotated[Config, EMPTY_OBJECT] = Field(default_factory=Config)
+    config: Annotated[Config, BeforeValidator(or_empty_object, json_schema_input_type=Config | None)] = Field(
+        default_factory=Config
+    )
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,10 @@ from typing import Any
 HIDDEN = "***"
 
 _SECRET_NAME = re.compile(
-    r"secret|passw(or)?d|passphrase|token|credential|access_?key|api_?key|private_?key|authori[sz]ation|jwt|_pat$|^pat$",
+    r"secret|passw(or)?d|passphrase|token(?!i[sz])|credential|access_?key|api_?key|private_?key|authori[sz]ation|jwt|_pat$|^pat$",
     re.IGNORECASE,
 )
-_USERINFO = re.compile(r"(?<=://)[^/\s@]*@")
+_USERINFO = re.compile(r"(?<=://)[^/\s@]*@(?!sha256:)")  # that would be the digest of an image
 _QUERY = re.compile(r"(://[^\s?]*\?)\S+")
 
 

@@ -64,10 +64,12 @@ def parse_count(value: object) -> int | None:
 
 def format_duration(seconds: float) -> str:
     """For people, and readable by `parse_duration`: `350ms`, `2.5s`, `1h30m`."""
-    if seconds < 1:
-        return f"{seconds * 1000:.3g}ms" if seconds else "0s"
-    if seconds < 60:
-        return f"{math.floor(seconds * 10) / 10:g}s"
+    if seconds < 1e-6:
+        return "0s"
+    if seconds < 0.9995:
+        return f"{seconds * 1000:.3g}ms"
+    if seconds < 59.95:
+        return f"{round(seconds, 1):g}s"
     left, parts = round(seconds), []
     for unit, length in (("d", 86400), ("h", 3600), ("m", 60), ("s", 1)):
         count, left = divmod(left, length)
@@ -97,7 +99,7 @@ def _plain(value: object, accepted: str) -> Fraction | None:
         if not text:
             return Fraction(0)
         return Fraction(text) if _PLAIN.fullmatch(text) else None
-    if not math.isfinite(value):
+    if isinstance(value, float) and not math.isfinite(value):
         raise NotAcceptedError(value, accepted)
     return Fraction(value)
 

@@ -1,0 +1,55 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from studio_runner.messages.secrets import is_secret_name, mask_urls, without_secrets
+
+SAMPLE = Path(__file__).parents[1] / "samples" / "studioml-0.0.49-rmq-plain.json"
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["AWS_SECRET_ACCESS_KEY", "AWS_ACCESS_KEY_ID", "secret_key", "PASSWORD", "db_passwd", "GITHUB_TOKEN", "GITHUB_PAT",
+     "api-key".replace("-", "_"), "Authorization", "credentials", "jwt", "HF_TOKEN", "passphrase"],
+)  # fmt: skip
+def test_names_of_secrets_are_known(name):
+    assert is_secret_name(name)
+
+
+@pytest.mark.parametrize(
+    "name", ["PATH", "HOME", "key", "TOKENIZERS_PARALLELISM", "tokenizer", "author", "LANG", "user"]
+)
+def test_other_names_are_not(name):
+    assert not is_secret_name(name)
+
+
+@pytest.mark.parametrize(
+    ("text", "masked"),
+    [
+        ("https://user:pass@host/x", "https://***@host/x"),
+        ("git+https://token@host/x.git#egg=y", "git+https://***@host/x.git#egg=y"),
+        ("see amqp://a:b@h:5672/%2f?x=1 now", "see amqp://***@h:5672/%2f?*** now"),
+        ("https://host/x?X-Amz-Signature=abc&b=1", "https://host/x?***"),
+        ("https://host/x@y", "https://host/x@y"),
+        ("me@host.org, a?b", "me@host.org, a?b"),
+        ("", ""),
+    ],
+)
+def test_addresses_lose_what_opens_them(text, masked):
+    assert mask_urls(text) == masked
+
+
+def test_a_message_can_be_shown_without_its_secrets():
+    document = json.loads(SAMPLE.read_text())
+    shown = json.dumps(without_secrets(document))
+    assert "AKIAIOSFODNN7" not in shown
+    assert "wJalrXUtnFEMI" not in shown
+    assert "guest:guest" not in shown
+    assert "s3://127.0.0.1:18333/client-store/blobstore" in shown
+    assert "AKIAIOSFODNN7" in json.dumps(document)
+
+
+def test_numbers_and_artifacts_with_telling_names_stay():
+    shown = without_secrets({"max_tokens": 512, "token": {"qualified": "s3://h/b/k"}, "password": "x"})
+    assert shown == {"max_tokens": 512, "token": {"qualified": "s3://h/b/k"}, "password": "***"}
