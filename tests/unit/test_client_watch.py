@@ -1,0 +1,112 @@
+"""Looking at output: tails, live files, waiting for the end."""
+
+import asyncio
+import socket
+
+import pytest
+
+from studio_runner.client.watch import follow_output, live_output, tail_offset, wait
+from studio_runner.errors import NotFoundError
+from studio_runner.reports.records import OWN, Records
+from studio_runner.storage.base import CHUNK
+
+
+@pytest.mark.parametrize(
+    ("content", "lines", "expected"),
+    [
+        (b"a\nb\nc\n", 1, b"c\n"),
+        (b"a\nb\nc\n", 2, b"b\nc\n"),
+        (b"a\nb\nc", 2, b"b\nc"),
+        (b"a\nb\nc\n", 3, b"a\nb\nc\n"),
+        (b"a\nb\nc\n", 9, b"a\nb\nc\n"),
+        (b"a\nb\nc\n", 0, b""),
+        (b"\n\n\n", 2, b"\n\n"),
+        (b"", 5, b""),
+        (b"x" * (3 * CHUNK) + b"\nlast\n", 1, b"last\n"),
+        (b"first\n" + b"x" * (2 * CHUNK) + b"\nlast\n", 2, b"x" * (2 * CHUNK) + b"\nlast\n"),
+        (b"l\n" * CHUNK, CHUNK - 1, b"l\n" * (CHUNK - 1)),
+    ],
+)
+def test_the_last_lines_of_a_file(content, lines, expected, tmp_path):
+    path = tmp_path / "output"
+    path.write_bytes(content)
+    assert content[tail_offset(path, lines) :] == expected
+
+
+@pytest.fixture
+def records(tmp_path):
+    return Records.in_directory(tmp_path / "db")
+
+
+def place(tmp_path, content=b""):
+    (tmp_path / "attempt" / "output").mkdir(parents=True, exist_ok=True)
+    (tmp_path / "attempt" / "output" / "output").write_bytes(content)
+    return str(tmp_path / "attempt")
+
+
+def running(directory, attempt=1, host=None):
+    own = {"directory": directory, "host": host or socket.gethostname(), "attempt": attempt}
+    return {"key": "k", "status": "running", OWN: own}
+
+
+async def test_output_is_live_only_where_the_experiment_runs(records, tmp_path):
+    directory = place(tmp_path)
+    for document, live in (
+        (running(directory), True),
+        (running(directory, host="elsewhere"), False),
+        (running(str(tmp_path / "gone")), False),
+        ({**running(directory), "status": "finished"}, False),
+    ):
+        await records.create(document)
+        assert (live_output(await records.read("k")) is not None) is live
+
+
+async def test_waiting_ends_with_the_experiment(records):
+    await records.create({"key": "k", "status": "running"})
+    waiting = asyncio.create_task(wait(records, "k"))
+    await asyncio.sleep(0.05)
+    assert not waiting.done()
+    await records.update("k", {"status": "stopped"})  # only the wish
+    await asyncio.sleep(0.1)
+    assert not waiting.done()
+    await records.update("k", {"time_finished": 2.0})
+    assert (await waiting).status == "stopped"
+
+
+async def test_waiting_for_what_does_not_exist_is_an_error(records):
+    with pytest.raises(NotFoundError):
+        await wait(records, "absent")
+
+
+async def test_following_shows_each_attempt_once_and_ends(records, tmp_path):
+    directory = place(tmp_path, b"one\n")
+    await records.create(running(directory))
+    written = []
+    following = asyncio.create_task(follow_output(records, "k", written.append))
+    await until(lambda: b"".join(written) == b"one\n")
+    with (tmp_path / "attempt/output/output").open("ab") as file:
+        file.write(b"two\n")
+    await until(lambda: b"".join(written) == b"one\ntwo\n")
+    # a second attempt goes on in the output of the first
+    await records.update("k", {"status": "waiting"})
+    place(tmp_path, b"one\ntwo\nthree\n")
+    await records.update("k", running(directory, attempt=2))
+    await until(lambda: b"".join(written) == b"one\ntwo\nthree\n")
+    await records.update("k", {"status": "finished", "time_finished": 3.0, OWN: {"reason": "completed"}})
+    assert (await following).reason == "completed"
+    assert b"".join(written) == b"one\ntwo\nthree\n"
+
+
+async def test_following_may_begin_with_the_tail(records, tmp_path):
+    await records.create(running(place(tmp_path, b"one\ntwo\nthree\n")))
+    written = []
+    following = asyncio.create_task(follow_output(records, "k", written.append, tail=1))
+    await until(lambda: b"".join(written) == b"three\n")
+    await records.update("k", {"status": "finished", "time_finished": 3.0})
+    await following
+
+
+async def until(true):
+    async with asyncio.timeout(10):
+        while not true():
+            await asyncio.sleep(0.01)
