@@ -14,11 +14,13 @@ import click
 from studio_runner.cli import table
 from studio_runner.cli.common import NAME
 from studio_runner.cli.main import application
+from studio_runner.cli.options import SettingOption
 from studio_runner.config.cascade import CONFIG_VARIABLE, SYSTEM_FILE, default_of
 from studio_runner.config.options import NOT_HERE, OPTIONS, Option, variable_name
 from studio_runner.config.settings import Settings
 from studio_runner.messages.schema import schema_text
 
+EVERYWHERE = {"config", "debug"}
 WIDTH = 100  # not that of the terminal where this happens to run
 MADE = "<!-- made by scripts/generate_reference.py; change the code, then run `make docs` -->"
 
@@ -51,7 +53,8 @@ other programs have their own meanings for them.
 CODES = """\
 Exit codes: 0 done, 1 the experiment or command failed (`run` and `exec` give the script's own), 2 usage or
 configuration, 3 infrastructure, 130 interrupted. An error is one sentence on standard error, with a hint where
-there is one; `--debug` adds where it came from. `--json` prints what programs read.
+there is one; `--debug` adds where it came from. `--json` prints what programs read. `--config`, `--debug` and
+`--help` can be given to every command.
 
 """
 
@@ -102,7 +105,7 @@ def _setting(option: Option) -> str:
 
 def command_line() -> str:
     group = application()
-    root = click.Context(group, info_name=NAME, terminal_width=WIDTH)
+    root = click.Context(group, info_name=NAME, terminal_width=WIDTH, **group.context_settings)
     about = f"# Command line\n\n{MADE}\n\n```text\n{group.get_help(root)}\n```\n\n"
     return about + CODES + "\n".join(_commands(root))
 
@@ -112,25 +115,30 @@ def _commands(root: click.Context) -> Iterator[str]:
         command = table.load(name)
         context = click.Context(command, info_name=name, parent=root)
         if isinstance(command, click.Group):
-            for inner in command.list_commands(context):
-                found = command.get_command(context, inner)
-                assert found is not None  # noqa: S101  it was listed
-                yield _command(click.Context(found, info_name=inner, parent=context))
+            yield from (
+                _command(click.Context(inner, info_name=inner.name, parent=context))
+                for inner in command.commands.values()
+            )
         else:
             yield _command(context)
 
 
 def _command(context: click.Context) -> str:
     command = context.command
-    options = [
-        record for parameter in command.get_params(context) if (record := parameter.get_help_record(context))
-    ]
-    rows = "".join(f"| `{_cell(names)}` | {_cell(text)} |\n" for names, text in options)
+    options = [one for one in command.params if isinstance(one, click.Option) and one.name not in EVERYWHERE]
+    flags = [one.setting.flag for one in options if isinstance(one, SettingOption)]
+    records = [one.get_help_record(context) for one in options if not isinstance(one, SettingOption)]
+    rows = "".join(f"| `{_cell(record[0])}` | {_cell(record[1])} |\n" for record in records if record)
     usage = command.get_usage(context).removeprefix("Usage: ")
     return (
-        f"## {context.command_path}\n\n{inspect.cleandoc(command.help or '')}\n\n"
-        f"```text\n{usage}\n```\n\n| option | |\n|---|---|\n{rows}"
+        f"## {context.command_path}\n\n{inspect.cleandoc(command.help or '')}\n\n```text\n{usage}\n```\n"
+        + (f"\n| option | |\n|---|---|\n{rows}" if rows else "")
+        + (f"\nSettings ([configuration](configuration.md)): {_listed(flags)}.\n" if flags else "")
     )
+
+
+def _listed(flags: Iterable[str | None]) -> str:
+    return ", ".join(f"`{flag}`" for flag in flags)
 
 
 def _cell(text: str) -> str:

@@ -13,10 +13,22 @@ from studio_runner.cli.options import SettingOption, json_option, with_settings
 from studio_runner.config.options import OPTIONS
 from studio_runner.errors import BrokerError, ConfigError, NotFoundError
 from studio_runner.runner.context import concerning
+from studio_runner.runner.daemon import Tally
 
 
 @pytest.fixture
-def call(tmp_path, monkeypatch, capsys):
+def _same_log():
+    """Commands set up the log of the whole process; put it back."""
+    loggers = logging.getLogger(), logging.getLogger("studio_runner")
+    before = [(logger, logger.level, logger.handlers[:]) for logger in loggers]
+    yield
+    for logger, level, handlers in before:
+        logger.setLevel(level)
+        logger.handlers[:] = handlers
+
+
+@pytest.fixture
+def call(_same_log, tmp_path, monkeypatch, capsys):
     """Run a command line against an empty home: (exit code, stdout, stderr)."""
     monkeypatch.setattr("studio_runner.config.cascade.SYSTEM_FILE", tmp_path / "none.toml")
 
@@ -104,6 +116,61 @@ def test_a_flag_that_this_release_cannot_honour_is_refused_with_a_reason(call, f
     assert code == 2
     assert "No such option" in err
     assert words in err
+
+
+@pytest.fixture
+def started(monkeypatch):
+    """Settings with which `start` would serve."""
+    seen = []
+
+    async def serve(settings):
+        seen.append(settings)
+        return Tally({})
+
+    monkeypatch.setattr("studio_runner.runner.daemon.serve", serve)
+    return seen
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--queue-root", "/q", "--schema-logs", "--no-generate-metadata", "--debug"],
+        ["-queue-root", "/q", "-schema-logs", "-generate-metadata=false", "-debug"],
+        ["-queue-root=/q", "--schema-logs=true", "--generate-metadata=0", "--debug=true"],
+    ],
+)
+def test_start_reads_the_spellings_of_existing_runners(call, started, arguments):
+    code, _, err = call("start", *arguments, "--prom-address=", "--debug=false")
+
+    assert code == 0, err
+    (settings,) = started
+    assert str(settings.places.queue_root) == "/q"
+    assert (settings.experiments.schema_logs, settings.experiments.generate_metadata) == (True, False)
+    assert (settings.log.level, settings.http.address) == ("debug", "")
+
+
+@pytest.mark.parametrize(
+    ("argument", "words"),
+    [
+        ("-keep=perhaps", "accepted is true or false"),
+        ("-amqp-url=amqp://x", "RabbitMQ"),
+        ("-nonsense", "No such option"),
+    ],
+)
+def test_start_refuses_what_it_cannot_read(call, started, argument, words):
+    code, _, err = call("start", argument)
+
+    assert code == 2
+    assert words in err
+    assert not started
+
+
+def test_start_warns_of_variables_that_do_nothing(call, started):
+    _, _, err = call("start", AMQP_URL="amqp://user:hunter2@x/", STUDIO_RUNNER_LAESE="3")
+
+    assert "AMQP_URL is set and does nothing" in err
+    assert "did you mean STUDIO_RUNNER_LEASE?" in err
+    assert "hunter2" not in err
 
 
 def test_flags_reach_the_settings_and_the_last_source_wins(call, with_command):

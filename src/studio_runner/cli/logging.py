@@ -4,6 +4,7 @@ import json
 import logging
 import sys
 from datetime import UTC, datetime
+from typing import TextIO
 
 from studio_runner.config.cascade import Configuration
 from studio_runner.runner.context import about
@@ -11,15 +12,17 @@ from studio_runner.runner.context import about
 _NOT_FIELDS = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
 
+class _OwnHandler(logging.StreamHandler[TextIO]):
+    """Told from other people's, so that it is never there twice."""
+
+
 def configure(configuration: Configuration, unless_chosen: str) -> None:
     """Log as the settings say; `unless_chosen` is the level where nobody chose one."""
     chosen = configuration.values["log.level"]
-    handler = logging.StreamHandler(sys.stderr)
+    handler = _OwnHandler(sys.stderr)
     handler.setFormatter(JsonFormatter() if configuration.settings.log.format == "json" else TextFormatter())
     root = logging.getLogger()
-    for old in root.handlers[:]:
-        root.removeHandler(old)
-    root.addHandler(handler)
+    root.handlers[:] = [other for other in root.handlers if not isinstance(other, _OwnHandler)] + [handler]
     root.setLevel(logging.WARNING)  # other people's libraries
     level = unless_chosen if chosen.default else configuration.settings.log.level
     logging.getLogger("studio_runner").setLevel(level.upper())

@@ -2,11 +2,14 @@
 
 import asyncio
 import logging
+from collections.abc import Mapping
 
 import click
 
 from studio_runner.cli.options import with_settings
 from studio_runner.cli.session import Session
+from studio_runner.config import kinds
+from studio_runner.config.options import NOT_HERE
 from studio_runner.config.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -14,7 +17,29 @@ log = logging.getLogger(__name__)
 GROUPS = ("places", "queues", "machine", "limits", "experiments", "caches", "http", "log")
 
 
-@click.command()
+class DropIn(click.Command):
+    """Reads flags in the spellings of existing StudioML runners as well: `-name`, and `--switch=true`."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        known = {name[2:]: option for option in self.params for name in option.opts if name.startswith("--")}
+        return super().parse_args(ctx, [word for argument in args for word in _translated(argument, known)])
+
+
+def _translated(argument: str, known: Mapping[str, click.Parameter]) -> list[str]:
+    name, equals, value = argument.lstrip("-").partition("=")
+    if not argument.startswith("-") or not {name} & (known.keys() | NOT_HERE.keys()):
+        return [argument]
+    option = known.get(name)
+    if not equals or not isinstance(option, click.Option) or not option.is_flag:
+        return [f"--{name}{equals}{value}"]
+    try:
+        wanted = kinds.SWITCH.read(value)
+    except ValueError as error:
+        raise click.BadOptionUsage(name, f"Option '--{name}' is {value!r}: accepted is true or false.") from error
+    return [f"--{name}"] if wanted else [*option.secondary_opts]
+
+
+@click.command(cls=DropIn)
 @with_settings(*GROUPS, level="info")
 @click.pass_obj
 def command(session: Session, settings: Settings) -> None:
