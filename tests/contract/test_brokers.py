@@ -130,7 +130,7 @@ async def take(broker, count: int = 1, gate: Gate | None = None) -> list[Deliver
 async def nothing_comes(broker, gate: Gate | None = None) -> bool:
     async with consuming(broker, gate or Gate()) as next_one:
         task = asyncio.ensure_future(next_one())
-        done, _ = await asyncio.wait([task], timeout=0.5)
+        done, _ = await asyncio.wait([task], timeout=0.3)
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
         return not done

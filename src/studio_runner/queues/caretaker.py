@@ -61,6 +61,10 @@ class Caretaker:
             for path in self._left_behind(place):
                 path.unlink(missing_ok=True)
             remove_unused(place)
+        for name in self._names(self._root.runners):
+            if name.startswith("."):
+                for path in _if_old(self._root.runners / name):
+                    path.unlink(missing_ok=True)
 
     def _places(self) -> list[QueuePlace]:
         try:

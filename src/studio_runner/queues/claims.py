@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 import logging
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ from studio_runner.errors import BrokerError, LeaseLostError
 from studio_runner.queues import moves
 from studio_runner.queues.base import Ticket
 from studio_runner.queues.layout import ClaimName, MessageName, QueuePlace
-from studio_runner.queues.reading import Version
+from studio_runner.queues.reading import Version, is_gone
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +56,12 @@ class LocalDelivery:
     async def extend(self) -> None:
         """The heartbeat of the runner renews all its leases; here it shows whether this one still stands."""
         self._check_open()
-        if not self._claim.path.exists():
+        try:
+            # Opened, not only looked up: that is what makes an NFS client ask its server.
+            os.close(os.open(self._claim.path, os.O_RDONLY | os.O_CLOEXEC))
+        except OSError as error:
+            if not is_gone(error):
+                raise moves.broker_error("looking after a claim", self._claim.place, error) from error
             self._lose()
         if not self._claim.place.messages.is_dir():
             raise LeaseLostError(

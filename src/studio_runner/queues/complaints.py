@@ -10,21 +10,23 @@ class Complaints:
 
     def __init__(self, log: logging.Logger) -> None:
         self._log = log
-        self._said: set[tuple[str, str]] = set()
+        self._said: dict[str, set[str]] = {}
 
     def once(self, about: object, problem: str, hint: str) -> None:
         """Warn that `about` has `problem`, and what to do, unless that was said before."""
-        what = (str(about), problem)
-        if what in self._said:
+        name = str(about)
+        if problem in self._said.get(name, ()):
             return
         if len(self._said) >= REMEMBERED:
             self._said.clear()
-        self._said.add(what)
-        self._log.warning(
-            "%s: %s; %s", *(part.encode(errors="backslashreplace").decode() for part in (*what, hint))
-        )
+        self._said.setdefault(name, set()).add(problem)
+        self._log.warning("%s: %s; %s", *map(_printable, (name, problem, hint)))
 
     def settled(self, about: object) -> None:
         """All is well with `about` again: say it once more when it breaks again."""
-        name = str(about)
-        self._said = {what for what in self._said if what[0] != name}
+        self._said.pop(str(about), None)
+
+
+def _printable(text: str) -> str:
+    """File names can hold bytes that are no text."""
+    return text.encode(errors="backslashreplace").decode()

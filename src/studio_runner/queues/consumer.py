@@ -3,17 +3,17 @@
 import asyncio
 import errno
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator
 from contextlib import suppress
 from pathlib import Path
 
 from studio_runner.queues import moves
 from studio_runner.queues.backlog import Backlog, Entry
-from studio_runner.queues.base import Gate
-from studio_runner.queues.claims import Claims, LocalDelivery
+from studio_runner.queues.base import Gate, Ticket
+from studio_runner.queues.claims import Claim, Claims, LocalDelivery
 from studio_runner.queues.complaints import Complaints
 from studio_runner.queues.layout import SOFT_LOCK, QueuePlace
-from studio_runner.queues.reading import LARGEST, Content, Ripening, SoftLock, read_message
+from studio_runner.queues.reading import LARGEST, Content, Ripening, SoftLock, is_gone, read_message
 from studio_runner.queues.waiting import first_of
 from studio_runner.queues.watch import Interest, Watch
 
@@ -37,13 +37,14 @@ class Consumer:
         self._backlog = Backlog(place.messages, self._complain_odd)
         self._lock = SoftLock(place.messages / SOFT_LOCK, complaints)
         self._ripening = Ripening()
-        self._later: dict[str, tuple[Entry, float]] = {}
+        self._unripe: dict[str, tuple[Entry, float]] = {}
+        self._locked: list[Entry] = []
         self._arrived: list[str] = []
         self._wake = asyncio.Event()
         self._next_look = float("-inf")
         self._releases = 0
 
-    async def deliveries(self, gate: Gate) -> AsyncIterator[LocalDelivery]:
+    async def deliveries(self, gate: Gate) -> AsyncGenerator[LocalDelivery, None]:
         """For ever; ends only with its caller."""
         try:
             self._releases = gate.releases
@@ -75,32 +76,40 @@ class Consumer:
         self._wake.set()
 
     def _catch_up(self, gate: Gate) -> None:
-        """Offer what arrived, what fits perhaps since something was given back, and what may be whole by now."""
+        """Offer what arrived, what may fit since something was given back, and what may be whole by now."""
         arrived, self._arrived = self._arrived, []
         for name in arrived:
             self._backlog.add(name)
         if gate.releases != self._releases:
             self._releases = gate.releases
             self._backlog.offer_oldest()
-        if self._later:
+        if self._unripe:
             self._look_again(set(arrived))
+        if self._locked and not self._lock.covers(self._locked[-1].seen):
+            for entry in self._locked:
+                self._backlog.push(entry)
+            self._locked.clear()
 
     def _look_again(self, touched: set[str]) -> None:
         now = time.monotonic()
-        for name, (entry, due) in list(self._later.items()):
-            if due <= now or name in touched or SOFT_LOCK in touched:
-                del self._later[name]
+        for name, (entry, due) in list(self._unripe.items()):
+            if due <= now or name in touched:
+                del self._unripe[name]
                 self._backlog.push(entry)
+
+    def _next_occasion(self) -> float:
+        """When to look again though nothing was heard."""
+        ripe = min((due for _, due in self._unripe.values()), default=float("inf"))
+        unlocked = time.monotonic() + LOCK_RETRY if self._locked else float("inf")
+        return min(self._next_look, ripe, unlocked)
 
     async def _wait(self, gate: Gate) -> None:
         """Until there may be something to offer: an arrival, a release at the gate, or the next regular look."""
-        due = min((due for _, due in self._later.values()), default=self._next_look)
-        left = min(due, self._next_look) - time.monotonic()
         if self._next_look <= time.monotonic():
             await self._look()
             return
         with suppress(TimeoutError):
-            async with asyncio.timeout(left):
+            async with asyncio.timeout(self._next_occasion() - time.monotonic()):
                 if self._backlog.has_refused:
                     await first_of(self._wake.wait(), gate.released(self._releases))
                 else:
@@ -129,20 +138,21 @@ class Consumer:
         """The message, if it is whole, admitted and still there."""
         path = self._place.messages / entry.name
         if self._lock.covers(entry.seen):
-            self._later[entry.name] = (entry, time.monotonic() + LOCK_RETRY)
+            self._locked.append(entry)
             return None
         try:
             content = read_message(path)
             wait = self._ripening.wait(entry, content)
             if wait:
-                self._later[entry.name] = (entry, time.monotonic() + wait)
+                self._unripe[entry.name] = (entry, time.monotonic() + wait)
                 return None
             return self._offer(entry, content, gate)
-        except FileNotFoundError:
-            self._backlog.forget(entry)
         except OSError as error:
-            self._complain(path, error)
-            self._backlog.refuse(entry)
+            if is_gone(error):
+                self._backlog.forget(entry)
+            else:
+                self._complain(path, error)
+                self._backlog.refuse(entry)
         return None
 
     def _offer(self, entry: Entry, content: Content, gate: Gate) -> LocalDelivery | None:
@@ -153,29 +163,33 @@ class Consumer:
         if ticket is None:
             self._backlog.refuse(entry)
             return None
-        delivery = None
+        claim = self._claim(entry, content)
+        if claim is None:
+            self._undo(gate, ticket)
+            return None
+        return self._claims.deliver(claim, content.body, ticket)
+
+    def _claim(self, entry: Entry, content: Content) -> Claim | None:
         try:
             claim = self._claims.take(self._place, entry.name, content.version)
-            self._backlog.forget(entry)
-            if claim is not None:
-                delivery = self._claims.deliver(claim, content.body, ticket)
-            return delivery
-        finally:
-            if delivery is None:
-                self._undo(gate, ticket.release)
+        except OSError as error:
+            self._complain(self._place.claimed, error)
+            self._backlog.refuse(entry)
+            return None
+        self._backlog.forget(entry)
+        return claim
 
-    def _undo(self, gate: Gate, release: Callable[[], None]) -> None:
+    def _undo(self, gate: Gate, ticket: Ticket) -> None:
         """Give back what was reserved for a message that went to somebody else. That is no reason to offer again
         what was refused before."""
         up_to_date = gate.releases == self._releases
-        release()
+        ticket.release()
         if up_to_date:
             self._releases = gate.releases
 
     def _set_aside(self, entry: Entry, content: Content) -> None:
         """A message too large to be read; no gate can want it."""
-        claim = self._claims.take(self._place, entry.name, content.version)
-        self._backlog.forget(entry)
+        claim = self._claim(entry, content)
         if claim is not None:
             reason = f"the message has {content.version.size} bytes, the most that is accepted is {LARGEST}"
             moves.set_aside(

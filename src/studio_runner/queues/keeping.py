@@ -2,6 +2,7 @@
 
 import errno
 import json
+import os
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -10,7 +11,6 @@ from studio_runner.queues.base import DeadLetter, QueueStatus
 from studio_runner.queues.caretaker import remove_unused
 from studio_runner.queues.layout import (
     REASON_SUFFIX,
-    SOFT_LOCK,
     ClaimName,
     DelayedName,
     MessageName,
@@ -18,7 +18,7 @@ from studio_runner.queues.layout import (
     is_message_name,
     names_in,
 )
-from studio_runner.queues.reading import read_message
+from studio_runner.queues.reading import LARGEST, read_message
 
 
 def status(place: QueuePlace) -> QueueStatus:
@@ -69,7 +69,6 @@ def remove(place: QueuePlace) -> bool:
     """Delete a queue in which no message lies, and its state as far as nothing is in it."""
     if _waiting(place):
         return False
-    (place.messages / SOFT_LOCK).unlink(missing_ok=True)
     try:
         place.messages.rmdir()
     except FileNotFoundError:
@@ -83,8 +82,15 @@ def remove(place: QueuePlace) -> bool:
 
 
 def _waiting(place: QueuePlace) -> list[Path]:
-    paths = (place.messages / name for name in names_in(place.messages) if is_message_name(name))
-    return [path for path in paths if path.is_file() and not path.is_symlink()]
+    try:
+        with os.scandir(place.messages) as entries:
+            return [
+                Path(entry.path)
+                for entry in entries
+                if is_message_name(entry.name) and entry.is_file(follow_symlinks=False)
+            ]
+    except FileNotFoundError:
+        return []
 
 
 def _letters(place: QueuePlace) -> list[Path]:
@@ -94,10 +100,11 @@ def _letters(place: QueuePlace) -> list[Path]:
 def _dead_letter(place: QueuePlace, path: Path) -> DeadLetter | None:
     """None when it was revived or removed at this moment."""
     try:
-        content, status = path.read_bytes(), path.stat()
+        with path.open("rb") as file:
+            content, died = file.read(LARGEST), path.stat().st_ctime
     except FileNotFoundError:
         return None
-    reason, at = _reason(path, status.st_mtime)
+    reason, at = _reason(path, died)
     return DeadLetter(place.name, path.name, reason, at, MessageName.parse(path.name).attempts, content)
 
 

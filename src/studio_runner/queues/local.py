@@ -76,10 +76,9 @@ class LocalBroker:
         finally:
             watch.disarm(listener)
 
-    async def consume(self, queue: str, gate: Gate) -> AsyncGenerator[LocalDelivery, None]:
+    def consume(self, queue: str, gate: Gate) -> AsyncGenerator[LocalDelivery, None]:
         """Also for a queue that does not exist yet: its first message is delivered when it comes."""
-        async for delivery in self._attend().consumer(queue).deliveries(gate):
-            yield delivery
+        return self._attend().consumer(queue).deliveries(gate)
 
     async def publish(self, queue: str, body: bytes) -> None:
         place = self._place.queue(queue)

@@ -1,5 +1,6 @@
 """Reading a message that its writer may not have finished."""
 
+import errno
 import json
 import os
 import stat
@@ -10,7 +11,7 @@ from typing import NamedTuple
 from studio_runner.queues.backlog import Entry
 from studio_runner.queues.complaints import Complaints
 
-LARGEST = 64 << 20
+LARGEST = 8 << 20
 """Bytes of a message. Requests are a few kilobytes; what is larger is not read into memory."""
 LOCK_EXPIRES = 60.0
 """Seconds after which a lock file that nobody touched is taken for one that its owner left behind."""
@@ -35,6 +36,11 @@ class Content(NamedTuple):
 
     body: bytes | None
     version: Version
+
+
+def is_gone(error: OSError) -> bool:
+    """Whether the file is no longer there; NFS has a second word for that."""
+    return error.errno in {errno.ENOENT, errno.ESTALE}
 
 
 def read_message(path: Path) -> Content:
