@@ -3,26 +3,13 @@
 import json
 import re
 from collections.abc import Sequence
-from typing import Any
 
-from pydantic import ValidationError
-
-from studio_runner.errors import InvalidMessageError
-from studio_runner.messages.secrets import is_secret_name, mask_urls
+from studio_runner.messages.secrets import mask_urls
 
 SHOWN = 60
 """Characters of a value, or of a name in a path, that are repeated to the reader."""
 
-_ACCEPTED = {
-    "missing": "a value for this field",
-    "string_type": "a string",
-    "dict_type": "an object",
-    "model_type": "an object",
-    "tuple_type": "an array",
-    "bool_type": "true or false",
-    "bool_parsing": "true or false",
-}
-_KINDS = {dict: "an object", list: "an array", str: "a string", bool: "true or false"}
+KINDS = {dict: "an object", list: "an array", str: "a string", bool: "true or false"}
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
@@ -44,7 +31,7 @@ def describe(value: object) -> str:
     """A JSON value in a few words: scalars as they are spelled, the rest by kind."""
     if isinstance(value, dict | list):
         size = f" of {len(value)}" if isinstance(value, list) else ""
-        return _KINDS[type(value)] + size
+        return KINDS[type(value)] + size
     if isinstance(value, str):
         # Cut before masking as well: a megabyte of text is not searched for addresses.
         return _quoted(shorten(mask_urls(value[: 20 * SHOWN])))
@@ -69,28 +56,3 @@ def json_path(steps: Sequence[str | int]) -> str:
         else:
             parts.append(f".{step}" if _IDENTIFIER.fullmatch(step) else f"[{_quoted(shorten(step))}]")
     return "".join(parts)
-
-
-def invalid_message(error: ValidationError) -> InvalidMessageError:
-    """The first of the errors, and how many more there are."""
-    first, *others = error.errors(include_url=False)
-    steps = list(first["loc"])
-    if steps and steps[-1] == "[key]":  # so pydantic marks that the name, not the value, is wrong
-        steps.pop()
-    found, accepted = _story(dict(first), steps)
-    if others:
-        accepted += f" ({len(others)} more wrong in this message)"
-    return InvalidMessageError(json_path(steps), found, accepted)
-
-
-def _story(error: dict[str, Any], steps: Sequence[str | int]) -> tuple[str, str]:
-    cause = error.get("ctx", {}).get("error")
-    if isinstance(cause, NotAcceptedError):
-        found, accepted = cause.found, cause.accepted
-    else:
-        found, accepted = describe(error["input"]), _ACCEPTED.get(error["type"], error["msg"])
-    if error["type"] == "missing":
-        return "nothing", accepted
-    if any(isinstance(step, str) and is_secret_name(step) for step in steps):
-        found = f"{_KINDS.get(type(error['input']), 'a value')} (not shown: it may be a secret)"
-    return found, accepted

@@ -32,8 +32,8 @@ from studio_runner.messages.fields import (
     or_empty_object,
 )
 from studio_runner.messages.jsontext import read_json
-from studio_runner.messages.refusal import invalid_message
 from studio_runner.messages.resources import Resources
+from studio_runner.messages.validation import invalid_message
 
 MAX_BODY = 64 << 20
 """Bytes of the longest message that is read."""

@@ -6,7 +6,6 @@ ValueError.
 
 import math
 import re
-from fractions import Fraction
 
 from studio_runner.messages.refusal import NotAcceptedError
 
@@ -22,44 +21,53 @@ _COUNT = "a whole number"
 
 _NUMBER = r"[0-9]+(?:\.[0-9]*)?|\.[0-9]+"
 _PLAIN = re.compile(_NUMBER)
+_WHOLE = re.compile(r"([0-9]+)(?:\.0*)?")
 _PART = re.compile(rf"\s*({_NUMBER})\s*([a-zµμ]+)")
 _SIZED = re.compile(rf"({_NUMBER})\s*(?:([kmgtpe])(i?))?(?:b|bytes?)?", re.IGNORECASE)
 
-_SECONDS = {
-    Fraction(86400): ("d", "day", "days"),
-    Fraction(3600): ("h", "hr", "hrs", "hour", "hours"),
-    Fraction(60): ("m", "min", "mins", "minute", "minutes"),
-    Fraction(1): ("s", "sec", "secs", "second", "seconds"),
-    Fraction(1, 10**3): ("ms",),
-    Fraction(1, 10**6): ("us", "µs", "μs"),
-    Fraction(1, 10**9): ("ns",),
+_SECOND = 10**9
+_NANOSECONDS = {
+    name: length
+    for length, names in (
+        (86400 * _SECOND, ("d", "day", "days")),
+        (3600 * _SECOND, ("h", "hr", "hrs", "hour", "hours")),
+        (60 * _SECOND, ("m", "min", "mins", "minute", "minutes")),
+        (_SECOND, ("s", "sec", "secs", "second", "seconds")),
+        (10**6, ("ms",)),
+        (10**3, ("us", "µs", "μs")),
+        (1, ("ns",)),
+    )
+    for name in names
 }
-_UNITS = {name: seconds for seconds, names in _SECONDS.items() for name in names}
 _PREFIXES = "kmgtpe"
 
 
 def parse_duration(value: object) -> float | None:
     """Seconds: `1h30m`, `1.5h`, `300ms`, `2d`, `90` or a number of seconds."""
-    quantity = _plain(value, _DURATION)
-    if quantity is None:
-        quantity = _spelled_duration(str(value))
-    return float(_bounded(quantity, value, _DURATION)) or None
+    bare = _bare(value, _DURATION)
+    seconds = _spelled_duration(bare) if isinstance(bare, str) else bare
+    return float(_bounded(seconds, value, _DURATION)) or None
 
 
 def parse_size(value: object) -> int | None:
     """Bytes: `3gb` (powers of ten), `4GiB` (powers of two), `1.5 GB` or a number; parts of a byte round up."""
-    quantity = _plain(value, _SIZE)
-    if quantity is None:
-        quantity = _spelled_size(str(value))
-    return math.ceil(_bounded(quantity, value, _SIZE)) or None
+    bare = _bare(value, _SIZE)
+    size = _spelled_size(bare) if isinstance(bare, str) else bare
+    return math.ceil(_bounded(size, value, _SIZE)) or None
 
 
 def parse_count(value: object) -> int | None:
     """A whole number: `2`, `2.0` or `"2"`."""
-    quantity = _plain(value, _COUNT)
-    if quantity is None or quantity.denominator != 1:
+    bare = _bare(value, _COUNT)
+    if isinstance(bare, str):
+        whole = _WHOLE.fullmatch(bare)
+        if whole is None:
+            raise NotAcceptedError(value, _COUNT)
+        bare = int(whole[1])
+    count = _bounded(bare, value, _COUNT)
+    if count != int(count):
         raise NotAcceptedError(value, _COUNT)
-    return int(_bounded(quantity, value, _COUNT)) or None
+    return int(count) or None
 
 
 def format_duration(seconds: float) -> str:
@@ -86,45 +94,48 @@ def format_size(size: int) -> str:
     return f"{amount:.3g} {_PREFIXES[step - 1].upper() if step else ''}B"
 
 
-def _plain(value: object, accepted: str) -> Fraction | None:
-    """The value of a bare number, 0 for nothing at all, None for text that must be looked at more closely."""
+def _bare(value: object, accepted: str) -> int | float | str:
+    """A number as it is, nothing at all as 0, text without the blanks around it."""
     if value is None:
-        return Fraction(0)
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
-        raise NotAcceptedError(value, accepted)
+        return 0
     if isinstance(value, str):
-        text = value.strip()
-        if len(text) > _LONGEST:
+        if len(value) > _LONGEST:
             raise NotAcceptedError(value, accepted)
-        if not text:
-            return Fraction(0)
-        return Fraction(text) if _PLAIN.fullmatch(text) else None
-    if isinstance(value, float) and not math.isfinite(value):
+        return value.strip() or 0
+    if isinstance(value, bool) or not isinstance(value, int | float):
         raise NotAcceptedError(value, accepted)
-    return Fraction(value)
+    return value
 
 
-def _bounded(quantity: Fraction, value: object, accepted: str) -> Fraction:
+def _bounded(quantity: float, value: object, accepted: str) -> float:
     if not 0 <= quantity < CEILING:
         raise NotAcceptedError(value, f"{accepted}, not negative and below 2^63")
     return quantity
 
 
-def _spelled_duration(text: str) -> Fraction:
-    folded, total, position = text.strip().lower(), Fraction(0), 0
+def _spelled_duration(text: str) -> float:
+    if _PLAIN.fullmatch(text):
+        return float(text)
+    folded, nanoseconds, position = text.lower(), 0, 0
     while position < len(folded):
         part = _PART.match(folded, position)
-        if part is None or part[2] not in _UNITS:
+        if part is None or part[2] not in _NANOSECONDS:
             raise NotAcceptedError(text, _DURATION)
-        total += Fraction(part[1]) * _UNITS[part[2]]
+        nanoseconds += _scaled(part[1], _NANOSECONDS[part[2]])
         position = part.end()
-    return total
+    return nanoseconds / _SECOND
 
 
-def _spelled_size(text: str) -> Fraction:
-    sized = _SIZED.fullmatch(text.strip())
+def _spelled_size(text: str) -> int:
+    sized = _SIZED.fullmatch(text)
     if sized is None:
         raise NotAcceptedError(text, _SIZE)
     number, prefix, binary = sized.groups()
     power = _PREFIXES.index(prefix.lower()) + 1 if prefix else 0
-    return Fraction(number) * Fraction(1024 if binary else 1000) ** power
+    return _scaled(number, (1024 if binary else 1000) ** power)
+
+
+def _scaled(number: str, factor: int) -> int:
+    """The decimal number times `factor`, rounded up, without the errors of floating point."""
+    whole, _, part = number.partition(".")
+    return -(-int(whole + part) * factor // 10 ** len(part))
