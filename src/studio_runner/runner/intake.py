@@ -104,7 +104,7 @@ class Quota:
 
 @dataclass
 class QueueCounts:
-    """How often, by queue: it was found or could not be read; a message of it was looked at, or left where it is."""
+    """By queue, how often it was found or could not be read, and a message of it was looked at or left."""
 
     found: Counter[str] = field(default_factory=Counter)
     failed: Counter[str] = field(default_factory=Counter)
