@@ -190,6 +190,8 @@ def test_any_patch_applies_or_is_refused_and_the_runners_facts_stand(patch):
         b"{not json}",
         b"{'a': 1}",
         b'{"a": NaN}',
+        b'{"a": [1e999]}',
+        b'{"a": -Infinity}',
         b'{"a": 1} and more',
         b'{"a": 1}, {"b": 2}',
         b'"text"',

@@ -46,7 +46,7 @@ SystemText = Annotated[str, AfterValidator(_system_text)]
 
 
 def _word(value: object) -> object:
-    """Numbers are taken as they are spelled: some clients do not quote them."""
+    """Numbers become text: some clients do not quote them."""
     if isinstance(value, int | float) and not isinstance(value, bool):
         return str(value)
     if not isinstance(value, str):

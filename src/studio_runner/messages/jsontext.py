@@ -80,13 +80,14 @@ def _decode(text: str) -> tuple[Any, bool]:
 
 
 def _refuse_odd_number(value: Any) -> None:
-    for steps, number in _numbers(value, ()):
-        if isinstance(number, float) and not math.isfinite(number):
-            raise InvalidMessageError(json_path(steps), json.dumps(number), "a finite number")
+    for steps, leaf in _leaves(value):
+        if isinstance(leaf, float) and not math.isfinite(leaf):
+            raise InvalidMessageError(json_path(steps), json.dumps(leaf), "a finite number")
 
 
-def _numbers(root: Any, origin: tuple[str | int, ...]) -> Iterator[tuple[tuple[str | int, ...], Any]]:
-    waiting: list[tuple[tuple[str | int, ...], Any]] = [(origin, root)]
+def _leaves(root: Any) -> Iterator[tuple[tuple[str | int, ...], Any]]:
+    """What is neither object nor array, in the order of the document, with the steps that lead there."""
+    waiting: list[tuple[tuple[str | int, ...], Any]] = [((), root)]
     while waiting:
         steps, value = waiting.pop()
         if isinstance(value, dict):

@@ -7,6 +7,7 @@ is bounded: what no longer fits is left out, and the document says how much.
 """
 
 import json
+import math
 import re
 import time
 from collections.abc import Mapping
@@ -21,9 +22,8 @@ OURS = "studioml"
 BUDGET = 1 << 20
 """Bytes of JSON that directives, and apart from them the log, may fill."""
 
-_BASE62 = (
-    "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"  # in the order of ASCII: names sort by time
-)
+# In the order of ASCII, so that names sort by time.
+_BASE62 = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 _BASE62_DIGITS = 6  # enough until the year 3769
 _NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9._-]")
 _DIRECTIVE_ENDS = {b"{": b"}", b"[": b"]"}
@@ -147,14 +147,18 @@ class Document:
 def _read(text: bytes) -> Any:
     """The object or array that `text` spells, None when it is not JSON."""
     try:
-        value = json.loads(text, parse_constant=_no_constant)
+        value = json.loads(text, parse_float=_finite, parse_constant=_finite)
     except (ValueError, RecursionError):
         return None
     return None if too_deep(text, value) else value
 
 
-def _no_constant(name: str) -> None:
-    raise ValueError(f"{name} is not JSON")
+def _finite(spelled: str) -> float:
+    """Refuses NaN and Infinity, which are not JSON, and 1e999, which would be written again as Infinity."""
+    value = float(spelled)
+    if not math.isfinite(value):
+        raise ValueError(f"{spelled} is no finite number")
+    return value
 
 
 def iso_time(when: int) -> str:

@@ -129,7 +129,9 @@ def _time(document: Mapping[str, Any], name: str) -> float | None:
 def _names(artifacts: Any) -> dict[str, str]:
     if not isinstance(artifacts, dict):
         return {}
-    return {label: str(entry.get("name", "")) for label, entry in artifacts.items() if isinstance(entry, dict)}
+    return {
+        label: _field(entry, "name", str) or "" for label, entry in artifacts.items() if isinstance(entry, dict)
+    }
 
 
 def stop_requested(status_json: bytes) -> bool:

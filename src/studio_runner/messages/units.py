@@ -138,4 +138,5 @@ def _spelled_size(text: str) -> int:
 def _scaled(number: str, factor: int) -> int:
     """The decimal number times `factor`, rounded up, without the errors of floating point."""
     whole, _, part = number.partition(".")
-    return -(-int(whole + part) * factor // 10 ** len(part))
+    scale: int = 10 ** len(part)
+    return -(-int(whole + part) * factor // scale)
