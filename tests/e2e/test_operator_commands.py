@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tarfile
 import time
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +16,13 @@ import pytest
 
 COMMAND = Path(sys.executable).parent / "studio-runner"
 QUEUE = "local_q"
+WAITING = """\
+import os, time
+open({gate!r}, "w").close()
+while os.path.exists({gate!r}):
+    time.sleep(0.01)
+print("done")
+"""
 
 
 @dataclass(frozen=True)
@@ -44,9 +52,22 @@ class Home:
         done = self.run(*arguments, "--json", **environ)
         return json.loads(done.stdout)
 
-    def start(self, *arguments) -> subprocess.Popen[str]:
-        return subprocess.Popen([COMMAND, "start", *arguments], env=self.environ, cwd=self.path,
-                                stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)  # fmt: skip
+    @contextmanager
+    def start(self, *arguments):
+        """`studio-runner start`; its log is its standard output."""
+        process = subprocess.Popen(
+            [COMMAND, "start", *arguments],
+            env=self.environ,
+            cwd=self.path,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        try:
+            yield process
+        finally:
+            process.kill()
+            process.communicate()
 
     def queue(self, name: str, body: str | bytes) -> None:
         """As existing clients do: a file in the queue's directory."""
@@ -206,66 +227,55 @@ def test_check_says_that_the_lifetime_is_over(home):
 def test_start_runs_what_waits_and_ends_at_its_limit(home):
     home.queue("a", home.request("print('hello')\n"))
 
-    process = home.start("--limit-tasks", "1")
+    with home.start("--limit-tasks", "1") as process:
+        said, _ = process.communicate(timeout=120)
 
-    assert process.wait(120) == 0
-    assert "1 experiments started: 1 completed" in process.stdout.read()
+    assert process.returncode == 0
+    assert "1 experiments started: 1 completed" in said
     assert "hello" in home.output()
-    process.stdout.close()
 
 
 def test_start_ends_when_there_is_nothing_to_do(home):
-    process = home.start("--limit-idle-duration", "200ms")
-
-    assert process.wait(60) == 0
-    process.stdout.close()
+    with home.start("--limit-idle-duration", "200ms") as process:
+        assert process.wait(60) == 0
 
 
 def test_sigterm_lets_the_experiment_finish(home):
     gate = home.path / "gate"
-    home.queue(
-        "a",
-        home.request(
-            f"import os, time\nopen({str(gate)!r}, 'w')\nwhile os.path.exists({str(gate)!r}): time.sleep(0.01)\nprint('done')\n"
-        ),
-    )
-    process = home.start()
-    until(gate.exists)
+    home.queue("a", home.request(WAITING.format(gate=str(gate))))
+    with home.start() as process:
+        until(gate.exists)
 
-    process.send_signal(signal.SIGTERM)
-    home.queue("b", home.request("print('never')\n", key="1530054412_y"))
-    time.sleep(0.2)
-    gate.unlink()
+        process.send_signal(signal.SIGTERM)
+        until(lambda: "SIGTERM" in process.stdout.readline())
+        home.queue("b", home.request("print('never')\n", key="1530054412_y"))
+        gate.unlink()
 
-    assert process.wait(60) == 0
+        assert process.wait(60) == 0
     assert "done" in home.output()
     assert home.json("queues")[0]["waiting"] == 1
-    process.stdout.close()
 
 
 def test_a_second_signal_gives_the_experiment_back(home):
     gate = home.path / "gate"
-    home.queue("a", home.request(f"import time\nopen({str(gate)!r}, 'w')\ntime.sleep(600)\n"))
-    process = home.start()
-    until(gate.exists)
+    home.queue("a", home.request(WAITING.format(gate=str(gate))))
+    with home.start() as process:
+        until(gate.exists)
 
-    process.send_signal(signal.SIGINT)
-    time.sleep(0.1)
-    process.send_signal(signal.SIGINT)
+        process.send_signal(signal.SIGINT)
+        until(lambda: "SIGINT" in process.stdout.readline())
+        process.send_signal(signal.SIGINT)
 
-    assert process.wait(60) == 0
+        assert process.wait(60) == 0
     (status,) = home.json("queues")
     assert (status["waiting"], status["claimed"], status["dead"]) == (1, 0, 0)
-    process.stdout.close()
 
 
 def test_a_dead_letter_is_shown_with_its_reason_and_put_back(home):
     home.queue("broken", "{ no json")
-    process = home.start("--limit-tasks", "1", "--log-format", "json")
-    assert process.wait(60) == 0
-    lines = process.stdout.read().splitlines()
-    process.stdout.close()
-    assert all(json.loads(line)["message"] for line in lines)
+    with home.start("--limit-tasks", "1", "--log-format", "json") as process:
+        said, _ = process.communicate(timeout=60)
+    assert all(json.loads(line)["message"] for line in said.splitlines())
 
     (status,) = home.json("queues")
     assert (status["name"], status["waiting"], status["dead"], status["served"]) == (QUEUE, 0, 1, True)

@@ -221,3 +221,29 @@ def test_a_variable_that_does_nothing_is_noted(environ):
     assert [re.match(r"\w+", note)[0] for note in notes] == ["STUDIO_RUNNER_QUEUE_MACTH", "AMQP_URL"]
     assert "did you mean STUDIO_RUNNER_QUEUE_MATCH?" in notes[0]
     assert "password" not in " ".join(notes)
+
+
+@pytest.mark.parametrize(
+    ("queue", "served"),
+    [
+        ("local_cpu", True),
+        ("sqs_x", True),
+        ("other", False),
+        ("local_cpu_response", False),
+        ("local_gpu", False),
+        ("my_local_x", False),
+    ],
+)
+def test_which_queues_are_served(environ, queue, served):
+    queues = cascade.load({**environ, "QUEUE_MISMATCH": "gpu$"}).settings.queues
+
+    assert queues.serves(queue) is served
+
+
+def test_a_configuration_directory_that_is_closed_to_us_counts_as_none(environ, tmp_path, monkeypatch):
+    def closed(path):
+        raise PermissionError(13, "Permission denied", path)
+
+    monkeypatch.setattr("os.stat", closed)
+
+    assert cascade.find_file(environ) is None

@@ -1,5 +1,6 @@
 """Entry point: runs a command, turns every error into a sentence and an exit code."""
 
+import io
 import os
 import signal
 import sys
@@ -21,6 +22,9 @@ READER_GONE = 128 + signal.SIGPIPE
 
 def main() -> NoReturn:
     """The command `studio-runner`."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # names may hold what this terminal's encoding has not
+            stream.reconfigure(errors="backslashreplace")
     if instruction := os.environ.get(COMPLETE):
         from click.shell_completion import shell_complete
 
@@ -53,9 +57,6 @@ def call(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
         return _refused(error)
     except (KeyboardInterrupt, click.Abort):
         return INTERRUPTED
-    except BrokenPipeError:
-        discard_output()
-        return READER_GONE
     except Exception as error:  # noqa: BLE001  the one boundary
         return _failed(error, session)
     return code
@@ -80,7 +81,10 @@ def _refused(error: click.ClickException) -> int:
 
 
 def _failed(error: Exception, session: Session) -> int:
-    known = [leaf for leaf in _leaves(error) if isinstance(leaf, StudioRunnerError)]
+    leaves = [*_leaves(error)]
+    if any(isinstance(leaf, BrokenPipeError) for leaf in leaves) and _reader_gone():
+        return READER_GONE
+    known = [leaf for leaf in leaves if isinstance(leaf, StudioRunnerError)]
     if session.debug:
         import traceback
 
@@ -100,6 +104,16 @@ def _leaves(error: BaseException) -> Iterator[BaseException]:
             yield from _leaves(member)
     else:
         yield error
+
+
+def _reader_gone() -> bool:
+    """Whether it was the reader of our output that broke the pipe; if so, nobody is told of it again."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        discard_output()
+        return True
+    return False
 
 
 def _bug(error: Exception, session: Session) -> int:

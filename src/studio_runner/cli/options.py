@@ -59,8 +59,7 @@ def with_settings(*groups: str, level: str = "warning") -> Callable[[Callback], 
         def command(*args: Any, **kwargs: Any) -> Any:
             from studio_runner.cli import logging
 
-            session: Session = click.get_current_context().find_object(Session) or Session({})
-            configuration = session.configuration()
+            configuration = click.get_current_context().ensure_object(Session).configuration()
             logging.configure(configuration, level)
             return function(configuration.settings, *args, **kwargs)
 

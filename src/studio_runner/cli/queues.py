@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import re
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING
@@ -50,7 +49,7 @@ async def _letters(settings: Settings, queue: str) -> "Sequence[DeadLetter]":
 
 
 def _row(status: "QueueStatus", settings: QueueSettings) -> dict[str, object]:
-    return {**asdict(status), "served": _served(status.name, settings)}
+    return {**asdict(status), "served": settings.serves(status.name)}
 
 
 def _print_queues(rows: list[dict[str, object]]) -> None:
@@ -83,12 +82,6 @@ def _print_letters(letters: "Sequence[DeadLetter]") -> None:
         for letter in letters
     ]
     print_table(("name", "since", "tried", "experiment", "reason"), rows, right=("tried",))
-
-
-def _served(name: str, settings: QueueSettings) -> bool:
-    """As the daemon chooses its queues."""
-    unwanted = settings.mismatch and re.search(settings.mismatch, name)
-    return bool(re.search(settings.match, name)) and not unwanted and not name.endswith("_response")
 
 
 def _key(body: bytes) -> str:

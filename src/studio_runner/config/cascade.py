@@ -18,16 +18,18 @@ from studio_runner.errors import ConfigError
 CONFIG_VARIABLE = f"{PREFIX}CONFIG"
 SYSTEM_FILE = Path("/etc/studio-runner/config.toml")
 MASK = "********"
+DEFAULT = "default"
 
 
 @dataclass(frozen=True)
-class Assignment:
-    """What one source says about one setting, not yet understood. `base` is what a relative path starts from."""
+class _Saying:
+    """What one source says about one setting, not yet understood. `base` is what a relative path starts from, None
+    for the current directory."""
 
     option: Option
     raw: object
     origin: str
-    base: Path
+    base: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -67,13 +69,8 @@ def load(
     ConfigError names the setting, where its value stands, what was found and what is accepted.
     """
     used = file or find_file(environ)
-    said: dict[str, Assignment] = {}
-    for assignment in (
-        *_from_file(used),
-        *_from_environment(environ),
-        *_from_flags(flags or {}),
-    ):
-        said[assignment.option.key] = assignment
+    sayings = (*_from_file(used), *_from_environment(environ), *_from_flags(flags or {}))
+    said = {saying.option.key: saying for saying in sayings}  # the last one stays
     values = _understand(said, _Directories.of(environ))
     return Configuration(_settings(values), values, used, tuple(_notes(environ)))
 
@@ -83,7 +80,7 @@ def find_file(environ: Mapping[str, str]) -> Path | None:
     if named := environ.get(CONFIG_VARIABLE):
         return Path(named)
     user = Path(environ.get("XDG_CONFIG_HOME") or _home(environ) / ".config") / "studio-runner" / "config.toml"
-    return next((path for path in (user, SYSTEM_FILE) if path.is_file()), None)
+    return next((path for path in (user, SYSTEM_FILE) if os.path.isfile(path)), None)  # noqa: PTH113  closed to us: none
 
 
 def default_of(option: Option) -> str:
@@ -97,14 +94,14 @@ def _defaults() -> dict[str, object]:
     return {f"{group}.{name}": raw for group, table in tomllib.loads(text).items() for name, raw in table.items()}
 
 
-def _from_file(path: Path | None) -> Iterator[Assignment]:
+def _from_file(path: Path | None) -> Iterator[_Saying]:
     if path is None:
         return
     for group, table in _read_toml(path).items():
         if not isinstance(table, dict):
             raise _unknown(group, {option.group for option in OPTIONS}, path, "section")
         for name, raw in table.items():
-            yield Assignment(_named(group, name, path), raw, str(path), path.absolute().parent)
+            yield _Saying(_named(group, name, path), raw, str(path), path.absolute().parent)
 
 
 def _read_toml(path: Path) -> dict[str, Any]:
@@ -140,20 +137,19 @@ def _near(found: str, known: Iterable[str], cutoff: float = 0.6) -> str | None:
     return next(iter(difflib.get_close_matches(found, list(known), n=1, cutoff=cutoff)), None)
 
 
-def _from_environment(environ: Mapping[str, str]) -> Iterator[Assignment]:
+def _from_environment(environ: Mapping[str, str]) -> Iterator[_Saying]:
     """A variable that is set and empty counts as not set: container platforms cannot leave one out."""
-    here = Path.cwd()
     if kinds.says_yes(environ.get("DEBUG", "")):
-        yield Assignment(BY_KEY["log.level"], "debug", "environment DEBUG", here)
+        yield _Saying(BY_KEY["log.level"], "debug", "environment DEBUG")
     for option in OPTIONS:
         for name in reversed(option.variables):
             if raw := environ.get(name):
-                yield Assignment(option, raw, f"environment {name}", here)
+                yield _Saying(option, raw, f"environment {name}")
 
 
-def _from_flags(flags: Mapping[str, object]) -> Iterator[Assignment]:
+def _from_flags(flags: Mapping[str, object]) -> Iterator[_Saying]:
     for key, raw in flags.items():
-        yield Assignment(BY_KEY[key], raw, f"flag {BY_KEY[key].flag}", Path.cwd())
+        yield _Saying(BY_KEY[key], raw, f"flag {BY_KEY[key].flag}")
 
 
 def _notes(environ: Mapping[str, str]) -> Iterator[str]:
@@ -181,11 +177,11 @@ class _Directories:
         user = _home(environ)
         return cls(user, Path(environ.get("XDG_CACHE_HOME") or user / ".cache"))
 
-    def resolve(self, path: Path, base: Path) -> Path:
+    def resolve(self, path: Path, base: Path | None) -> Path:
         text = os.fspath(path)
         if text == "~" or text.startswith("~/"):
             text = f"{self.user}{text[1:]}"
-        return Path(os.path.normpath(base / text))
+        return Path(os.path.abspath(base / text if base else text))  # noqa: PTH100  `..` goes, links stay
 
     def fill(self, text: str) -> str:
         return text.replace("{home}", str(self.home)).replace("{cache}", str(self.cache))
@@ -195,7 +191,7 @@ def _home(environ: Mapping[str, str]) -> Path:
     return Path(environ["HOME"]) if environ.get("HOME") else Path.home()
 
 
-def _understand(said: Mapping[str, Assignment], directories: _Directories) -> dict[str, Value]:
+def _understand(said: Mapping[str, _Saying], directories: _Directories) -> dict[str, Value]:
     defaults = _defaults()
     values: dict[str, Value] = {}
     for option in OPTIONS:  # places.home comes first: the other places are under it
@@ -206,20 +202,20 @@ def _understand(said: Mapping[str, Assignment], directories: _Directories) -> di
     return values
 
 
-def _value(option: Option, said: Assignment | None, default: object, directories: _Directories) -> Value:
+def _value(option: Option, said: _Saying | None, default: object, directories: _Directories) -> Value:
     if said is None:
         text = directories.fill(default) if isinstance(default, str) and option.kind is kinds.PATH else default
-        said = Assignment(option, text, "default", Path("/"))
+        said = _Saying(option, text, DEFAULT)
     try:
         value = option.kind.read(said.raw)
     except ValueError as error:
         raise _bad(option, said, error) from error
     if isinstance(value, Path):
         value = directories.resolve(value, said.base)
-    return Value(option, value, said.origin, said.origin == "default")
+    return Value(option, value, said.origin, said.origin == DEFAULT)
 
 
-def _bad(option: Option, said: Assignment, error: Exception) -> ConfigError:
+def _bad(option: Option, said: _Saying, error: Exception) -> ConfigError:
     found = MASK if option.secret else _shortened(said.raw)
     why = f" ({error})" if type(error) is ValueError and not option.secret else ""
     return ConfigError(

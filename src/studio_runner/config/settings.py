@@ -4,8 +4,12 @@ Values come from `config.cascade` (packaged `defaults.toml`, then file, environm
 the environment.
 """
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
+
+RESPONSE = "_response"
+"""Queues of this ending carry reports, never experiments."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +40,11 @@ class QueueSettings:
     """Longest time between two looks at a queue directory, for file systems that do not notify."""
     deliveries: int
     """Times a message is tried before infrastructure failures make it a dead letter."""
+
+    def serves(self, queue: str) -> bool:
+        """Whether experiments of a queue of this name are taken."""
+        unwanted = self.mismatch and re.search(self.mismatch, queue)
+        return not unwanted and not queue.endswith(RESPONSE) and re.search(self.match, queue) is not None
 
 
 @dataclass(frozen=True)

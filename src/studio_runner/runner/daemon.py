@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import re
 import signal
 import time
 from collections import Counter
@@ -25,9 +24,6 @@ from studio_runner.runner.outcome import of_reason
 
 log = logging.getLogger(__name__)
 
-RESPONSE = "_response"
-"""Queues of this ending carry reports, never experiments."""
-
 
 @dataclass(frozen=True)
 class Tally:
@@ -44,10 +40,8 @@ class Daemon:
     """Takes experiments off the queues of one broker."""
 
     def __init__(self, host: Host, broker: LocalBroker) -> None:
-        self.host, self.broker = host, broker
-        limits, queues = host.settings.limits, host.settings.queues
-        self._match = re.compile(queues.match)
-        self._mismatch = re.compile(queues.mismatch or r"(?!)")
+        self.host, self._broker = host, broker
+        limits = host.settings.limits
         self._quota = Quota(limits.tasks, limits.interval)
         self._intake = Intake(host.ledger, self._quota, cpu_only=host.settings.machine.cpu_only)
         self._running: dict[asyncio.Task[None], Attempt] = {}
@@ -79,8 +73,7 @@ class Daemon:
 
     def serves(self, queue: str) -> bool:
         """Whether experiments of this queue are taken, by its name."""
-        unwanted = self._mismatch.search(queue) or queue.endswith(RESPONSE)
-        return not unwanted and self._match.search(queue) is not None
+        return self.host.settings.queues.serves(queue)
 
     def drain(self) -> None:
         """Take nothing new; what runs goes on to its end."""
@@ -117,7 +110,7 @@ class Daemon:
         consumers: dict[str, asyncio.Task[None]] = {}
         async with asyncio.TaskGroup() as group:
             while True:
-                names = {name for name in await self.broker.queues() if self.serves(name)}
+                names = {name for name in await self._broker.queues() if self.serves(name)}
                 self.counts.found.update(names)
                 for name in names - consumers.keys():
                     log.info("serving queue %s", name)
@@ -126,12 +119,12 @@ class Daemon:
                     log.info("queue %s is gone", name)
                     consumers.pop(name).cancel()
                     self.counts.forget(name)
-                await self.broker.queues_changed()
+                await self._broker.queues_changed()
 
     async def _consume(self, queue: str) -> None:
         while True:
             try:
-                async for delivery in self.broker.consume(queue, self._intake):
+                async for delivery in self._broker.consume(queue, self._intake):
                     self._begin(delivery)
             except BrokerError as error:
                 self.counts.failed[queue] += 1
