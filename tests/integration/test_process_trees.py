@@ -496,20 +496,46 @@ async def test_a_cancelled_wait_does_not_touch_the_process(spawner):
 
 
 async def test_two_hundred_starts_leave_nothing_behind(spawner):
-    async def some() -> None:
-        for _ in range(50):
+    async def some(count: int) -> None:
+        for _ in range(count):
             started = await start(spawner, "/bin/true")
             assert (await started.process.wait()).code == 0
             os.close(started.reader)
 
-    await some()
-    server = descendants(os.getpid())[0]
-    before = [len(os.listdir(f"/proc/{pid}/fd")) for pid in (os.getpid(), server)]
-    async with asyncio.TaskGroup() as group:
-        for _ in range(3):
-            group.create_task(some())
-    await until(lambda: descendants(os.getpid()) == [server])  # the last supervisor ends after its answer
-    assert [len(os.listdir(f"/proc/{pid}/fd")) for pid in (os.getpid(), server)] == before
+    async def three_at_a_time(count: int) -> tuple[list[int], list[int]]:
+        async with asyncio.TaskGroup() as group:
+            for _ in range(3):
+                group.create_task(some(count))
+        ours = descendants(os.getpid())
+        return ours, [len(os.listdir(f"/proc/{pid}/fd")) for pid in (os.getpid(), *ours)]
+
+    before = await three_at_a_time(3)
+    assert await three_at_a_time(70) == before
+    assert all(map(alive, before[0]))
+
+
+async def test_a_supervisor_that_was_killed_while_idle_is_replaced(spawner):
+    first = await start(spawner, "/bin/true")
+    assert (await first.end())[1].code == 0
+    os.kill(first.process.supervisor, signal.SIGKILL)
+    second = await start(spawner, "/bin/true")
+    assert (await second.end())[1].code == 0
+    assert second.process.supervisor != first.process.supervisor
+
+
+async def test_one_experiment_does_not_show_in_the_figures_of_the_next(spawner):
+    _, large = await run(spawner, "block = b'x' * (100 << 20)\nfor number in range(3_000_000): pass")
+    _, small = await run(spawner, "pass")
+    assert small.peak_memory < 50 << 20 < 100 << 20 < large.peak_memory
+    assert small.cpu_seconds < large.cpu_seconds
+
+
+async def test_an_order_that_comes_too_late_does_not_meet_the_next_experiment(spawner):
+    for _ in range(30):
+        started = await start(spawner, "/bin/true")
+        await asyncio.to_thread(os.read, started.reader, 1)  # it has ended, and the loop has not heard of it
+        started.process.kill()
+        assert (await started.end())[1].code == 0
 
 
 # Watching and sweeping

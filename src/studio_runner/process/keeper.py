@@ -9,14 +9,16 @@ Run as `python -I -S keeper.py FD`, so it stands alone: standard library only, a
 of them), because every supervisor is a fork of it. `spawn.py` is at the other end of the sockets;
 docs/explanation/processes.md has the whole story.
 
-Keeper socket: one byte with two descriptors (control socket, output) asks for a supervisor; `gone PID` lines come
-back when the tree of a supervisor that was itself killed has been swept.
-Control socket: a length and a JSON request in, then `t` (terminate) and `k` (kill) bytes; JSON lines come back,
-first `{"pid", "supervisor"}` or `{"error", "at"}`, and when the whole tree is gone `{"status", ...}`.
+Keeper socket: one byte with a descriptor (control socket) asks for a supervisor; `gone PID` lines come back when
+the tree of a supervisor that was itself killed has been swept.
+Control socket: `s` with a descriptor (output), a length and a JSON request in, then `t` (terminate) and `k` (kill);
+JSON lines come back, first `{"pid", "supervisor"}` or `{"error", "at"}`, and when the whole tree is gone
+`{"status", ...}`. Then the supervisor has no child and takes the next request: a fork less for each but the first.
 """
 
 import contextlib
 import ctypes
+import functools
 import gc
 import json
 import os
@@ -40,6 +42,7 @@ _OOM_SCORE = 500
 """The kernel, short of memory, is to take an experiment and not the runner."""
 _SHIELDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGPIPE)
 """Ignored here: a service manager signals everything at once, and these processes end by their sockets."""
+_MAXRSS_UNIT = 1024 if LINUX else 1
 _PR_SET_PDEATHSIG, _PR_SET_NAME, _PR_SET_CHILD_SUBREAPER = 1, 15, 36
 
 
@@ -114,9 +117,14 @@ def _wake(_number: int, _frame: object) -> None:
     """A handler has to stand for `set_wakeup_fd` to write."""
 
 
+@functools.cache  # loading it again for every experiment would cost more than the call
+def _libc() -> ctypes.CDLL:
+    return ctypes.CDLL(None, use_errno=True)
+
+
 def _prctl(option: int, value: int | bytes) -> None:
     argument = ctypes.c_char_p(value) if isinstance(value, bytes) else ctypes.c_ulong(value)
-    if ctypes.CDLL(None, use_errno=True).prctl(option, argument, 0, 0, 0):
+    if _libc().prctl(option, argument, 0, 0, 0):
         raise OSError(ctypes.get_errno(), f"prctl {option}")
 
 
@@ -140,19 +148,19 @@ class _Children:
         os.close(self.descriptor)
         os.close(self._write)
 
-    def collect(self) -> tuple[dict[int, int], bool]:
-        """Statuses by process of those that ended, and whether any other is left."""
+    def collect(self) -> "tuple[dict[int, tuple[int, resource.struct_rusage]], bool]":
+        """Status and usage by process of those that ended, and whether any other is left."""
         with contextlib.suppress(BlockingIOError):
             os.read(self.descriptor, 4096)
-        ended: dict[int, int] = {}
+        ended: dict[int, tuple[int, resource.struct_rusage]] = {}
         while True:
             try:
-                pid, status = os.waitpid(-1, os.WNOHANG)
+                pid, status, usage = os.wait4(-1, os.WNOHANG)
             except ChildProcessError:
                 return ended, False
             if pid == 0:
                 return ended, True
-            ended[pid] = status
+            ended[pid] = status, usage
 
 
 class _Keeper:
@@ -178,25 +186,17 @@ class _Keeper:
             self._collect()
 
     def _accept(self) -> bool:
-        try:
-            data, received, _, _ = socket.recv_fds(self._server, 1, 2)
-        except ConnectionError:
-            return False
+        data, received = _receive_descriptor(self._server)
         if not data:
             return False
-        for descriptor in received:
-            os.set_inheritable(descriptor, False)
-        control = socket.socket(fileno=received[0])
-        try:
-            self._fork(control, received[1])
-        except OSError as error:
-            _answer(control, {"error": error.errno, "at": "fork"})
-        finally:
-            control.close()
-            os.close(received[1])
+        with socket.socket(fileno=received) as control:
+            try:
+                self._fork(control)
+            except OSError as error:
+                _answer(control, {"error": error.errno, "at": "fork"})
         return True
 
-    def _fork(self, control: socket.socket, output: int) -> None:
+    def _fork(self, control: socket.socket) -> None:
         pid = os.fork()
         if pid:
             self._supervisors.add(pid)
@@ -205,7 +205,7 @@ class _Keeper:
         try:
             self._children.close()
             self._server.close()
-            _Supervisor(control, output).run()
+            _supervise(control)
             status = 0
         except BaseException:  # noqa: BLE001 - the end of this process; keeper and runner see that it failed
             sys.excepthook(*sys.exc_info())
@@ -214,7 +214,7 @@ class _Keeper:
 
     def _collect(self) -> None:
         ended, _ = self._children.collect()
-        self._lost += [pid for pid, status in ended.items() if status and pid in self._supervisors]
+        self._lost += [pid for pid, (status, _) in ended.items() if status and pid in self._supervisors]
         self._supervisors -= ended.keys()
         if self._lost and not self._sweep():
             self._tell_gone()
@@ -232,6 +232,43 @@ class _Keeper:
         self._lost.clear()
 
 
+def _receive_descriptor(connection: socket.socket) -> tuple[bytes, int]:
+    """One byte and the descriptor that came with it (-1 for none); no byte at the end."""
+    try:
+        data, received, _, _ = socket.recv_fds(connection, 1, 1)
+    except ConnectionError:
+        return b"", -1
+    for descriptor in received:
+        os.set_inheritable(descriptor, False)
+    return data, received[0] if received else -1
+
+
+def _supervise(control: socket.socket) -> None:
+    """Life of a supervisor: one tree after the other, until the runner closes the socket."""
+    if LINUX:
+        _prctl(_PR_SET_NAME, b"studio-superv")
+        _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+    children = _Children()
+    while True:
+        order, output = _receive_descriptor(control)
+        if not order:
+            return
+        if order != SPAWN:  # meant for the tree that has just ended by itself
+            continue
+        request = _receive_request(control)
+        tree = _Tree(control, children)
+        if request and tree.start(request, output):
+            tree.attend()
+
+
+def _receive_request(control: socket.socket) -> "_Request | None":
+    """None when the runner went away in the middle of it."""
+    head = control.recv(LENGTH.size, socket.MSG_WAITALL)
+    length = LENGTH.unpack(head)[0] if len(head) == LENGTH.size else 0
+    body = control.recv(length, socket.MSG_WAITALL)
+    return _Request(**json.loads(body)) if body and len(body) == length else None
+
+
 class _Request:
     """What a supervisor is to start; `limits` as (resource, soft, hard)."""
 
@@ -239,70 +276,47 @@ class _Request:
         self.argv, self.env, self.cwd, self.limits = argv, env, cwd, limits
 
 
-class _Supervisor:
-    """Starts one script, obeys the control socket, and ends when no descendant is left."""
+class _Tree:
+    """One script and all that it forks."""
 
-    def __init__(self, control: socket.socket, output: int) -> None:
+    def __init__(self, control: socket.socket, children: _Children) -> None:
         self._control = control
-        self._output = output
-        self._children = _Children()
+        self._children = children
         self._main = 0
         self._status: int | None = None
         self._linger_until = 0.0
         self._terminating = False
         self._killing = False
         self._left_behind = 0
+        self._peak_memory = 0
+        self._cpu_seconds = 0.0
 
-    def run(self) -> None:
-        if LINUX:
-            _prctl(_PR_SET_NAME, b"studio-superv")
-            _prctl(_PR_SET_CHILD_SUBREAPER, 1)
-        request = self._receive()
-        if request is None or not self._start(request):
-            return
-        self._attend()
-        usage = resource.getrusage(resource.RUSAGE_CHILDREN)
-        _answer(
-            self._control,
-            {
-                "status": self._status,
-                "peak_memory": usage.ru_maxrss * (1024 if LINUX else 1),
-                "cpu_seconds": usage.ru_utime + usage.ru_stime,
-                "left_behind": self._left_behind,
-            },
-        )
-
-    def _receive(self) -> _Request | None:
-        head = self._control.recv(LENGTH.size, socket.MSG_WAITALL)
-        if len(head) < LENGTH.size:
-            return None
-        (length,) = LENGTH.unpack(head)
-        body = self._control.recv(length, socket.MSG_WAITALL)
-        return _Request(**json.loads(body)) if len(body) == length else None
-
-    def _start(self, request: _Request) -> bool:
+    def start(self, request: _Request, output: int) -> bool:
         """Fork and execute; the pipe closes by itself when the execution worked and tells what failed when not."""
         supervisor = os.getpid()
         read, write = os.pipe()
         try:
             self._main = os.fork()
+            if self._main == 0:
+                _execute(request, output, write, supervisor)
         except OSError as error:
-            _answer(self._control, {"error": error.errno, "at": "fork"})
-            return False
-        if self._main == 0:
-            _execute(request, self._output, write, supervisor)
-        os.close(write)
-        os.close(self._output)
+            os.write(write, _line({"error": error.errno, "at": "fork"}))
+        finally:
+            os.close(write)
+            os.close(output)
         failure = os.read(read, 4096)
         os.close(read)
-        if failure:
+        if not failure:
+            _answer(self._control, {"pid": self._main, "supervisor": supervisor})
+            return True
+        if self._main:
             os.waitpid(self._main, 0)
+        with contextlib.suppress(ConnectionError):
             self._control.sendall(failure)
-            return False
-        _answer(self._control, {"pid": self._main, "supervisor": supervisor})
-        return True
+        return False
 
-    def _attend(self) -> None:
+    def attend(self) -> None:
+        """Obey the control socket until no descendant is left, then report."""
         poll = select.poll()
         poll.register(self._control, select.POLLIN)
         poll.register(self._children.descriptor, select.POLLIN)
@@ -318,6 +332,18 @@ class _Supervisor:
                 self._signal(signal.SIGKILL)
         if not LINUX:
             self._signal(signal.SIGKILL)
+        self._report()
+
+    def _report(self) -> None:
+        _answer(
+            self._control,
+            {
+                "status": self._status,
+                "peak_memory": self._peak_memory,
+                "cpu_seconds": self._cpu_seconds,
+                "left_behind": self._left_behind,
+            },
+        )
 
     def _patience(self) -> float | None:
         """Milliseconds until something is due without being told."""
@@ -329,11 +355,14 @@ class _Supervisor:
 
     def _collect(self) -> bool:
         ended, more = self._children.collect()
-        if self._main in ended:
-            self._status = ended.pop(self._main)
-            self._linger_until = time.monotonic() + _LINGER
-        if self._killing:
-            self._left_behind += sum(status == signal.SIGKILL for status in ended.values())
+        for pid, (status, usage) in ended.items():
+            self._peak_memory = max(self._peak_memory, usage.ru_maxrss * _MAXRSS_UNIT)
+            self._cpu_seconds += usage.ru_utime + usage.ru_stime
+            if pid == self._main:
+                self._status = status
+                self._linger_until = time.monotonic() + _LINGER
+            elif self._killing and status == signal.SIGKILL:
+                self._left_behind += 1
         return more
 
     def _obey(self) -> bool:
@@ -359,7 +388,11 @@ class _Supervisor:
 
 def _answer(control: socket.socket, message: dict[str, object]) -> None:
     with contextlib.suppress(ConnectionError):  # the runner is dead: nobody to tell
-        control.sendall(json.dumps(message).encode() + b"\n")
+        control.sendall(_line(message))
+
+
+def _line(message: dict[str, object]) -> bytes:
+    return json.dumps(message).encode() + b"\n"
 
 
 def _execute(request: _Request, output: int, report: int, supervisor: int) -> None:
@@ -385,7 +418,7 @@ def _execute(request: _Request, output: int, report: int, supervisor: int) -> No
         os.execve(request.argv[0], request.argv, request.env)  # noqa: S606 - a shell is what we do not want
     except (OSError, ValueError) as error:
         failure = {"error": getattr(error, "errno", None), "at": at, "message": str(error)[:500]}
-        os.write(report, json.dumps(failure).encode() + b"\n")
+        os.write(report, _line(failure))
     finally:
         os._exit(127)
 

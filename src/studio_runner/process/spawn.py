@@ -25,46 +25,39 @@ from studio_runner.process.limits import Limits
 _KEEPER_PROGRAM = Path(keeper.__file__)
 _STARTS_AT_ONCE = 16
 """Requests on their way to the server; more would fill its socket and block."""
+_IDLE_SUPERVISORS = 4
+"""Kept for the next experiments: they need a fork less, for 2 MB of memory each."""
 _READ = 65536
 _LOOK_IN_LOG = "look for an out-of-memory kill or a person's kill in the system's log"
+
+_Answer = dict[str, Any]
 
 
 class Process:
     """One running tree. Made by `Spawner.spawn`."""
 
-    def __init__(self, server: "_Server", control: socket.socket) -> None:
-        self._server = server
-        self._control = control
-        self._received = b""
-        self._loop = asyncio.get_running_loop()
-        self._started: asyncio.Future[dict[str, Any] | None] = self._loop.create_future()
-        self._ended: asyncio.Future[dict[str, Any] | None] = self._loop.create_future()
-        self.pid = 0
-        self.supervisor = 0
+    def __init__(self, supervisor: "_Supervisor", pid: int, number: int) -> None:
+        self._supervisor = supervisor
+        self._ended = supervisor.ended
+        self.pid = pid
+        self.supervisor = number
         """The process between the server and the script; every process of the tree is below it."""
-        self._loop.add_reader(control, self._readable)
-
-    async def start(self, request: bytes) -> dict[str, Any] | None:
-        """Hand over the request; what came of it, None when nobody answered."""
-        try:
-            await self._loop.sock_sendall(self._control, request)
-        except ConnectionError:
-            return None
-        answer = await self._started
-        if answer and "pid" in answer:
-            self.pid, self.supervisor = answer["pid"], answer["supervisor"]
-        return answer
 
     async def wait(self) -> Exit:
         """Until the whole tree is gone. ExperimentError when its supervisor was killed, and the tree with it."""
-        await self.until_gone()
-        answer = self._ended.result()
+        answer = await asyncio.shield(self._ended)
         if answer is None:
+            await self._supervisor.swept(self.supervisor)
             raise ExperimentError(
                 f"the supervisor {self.supervisor} of process {self.pid} was killed, and the whole tree with it",
                 hint=_LOOK_IN_LOG,
             )
         return _exit(answer)
+
+    async def until_gone(self) -> None:
+        """Like `wait`, for those who do not ask how it ended."""
+        if await asyncio.shield(self._ended) is None:
+            await self._supervisor.swept(self.supervisor)
 
     def terminate(self) -> None:
         """SIGTERM to every process of the tree; those that outlive the first one are left until `kill`."""
@@ -88,57 +81,15 @@ class Process:
 
     def pids(self) -> list[int]:
         """The live processes of the tree."""
-        return [] if self._ended.done() else keeper.descendants(self.supervisor)
-
-    async def until_gone(self) -> None:
-        """Like `wait`, for those who do not ask how it ended."""
-        if await asyncio.shield(self._ended) is None:
-            await self._server.swept(self.supervisor)
+        return [] if self.ended else keeper.descendants(self.supervisor)
 
     @property
     def ended(self) -> bool:
         return self._ended.done()
 
-    @property
-    def server_died(self) -> bool:
-        return self._server.died
-
-    def close(self) -> None:
-        """Let go of the tree; its supervisor takes that as an order to kill it."""
-        self._finish(None)
-
     def _order(self, order: bytes) -> None:
-        if not self._ended.done():
-            with contextlib.suppress(ConnectionError, BlockingIOError):  # just ended, or hundreds of orders unread
-                self._control.send(order)
-
-    def _readable(self) -> None:
-        try:
-            data = self._control.recv(_READ)
-        except BlockingIOError:
-            return
-        except ConnectionError:
-            data = b""
-        *lines, self._received = (self._received + data).split(b"\n")
-        for line in lines:
-            self._answered(json.loads(line))
-        if not data:
-            self._finish(None)
-
-    def _answered(self, answer: dict[str, Any]) -> None:
-        if not self._started.done():
-            self._started.set_result(answer)
-        else:
-            self._finish(answer)
-
-    def _finish(self, answer: dict[str, Any] | None) -> None:
-        if self._ended.done():
-            return
-        self._loop.remove_reader(self._control)
-        self._control.close()
-        self._ended.set_result(answer)
-        if not self._started.done():
-            self._started.set_result(None)
+        if not self.ended:
+            self._supervisor.order(order)
 
 
 class Spawner:
@@ -147,7 +98,8 @@ class Spawner:
     def __init__(self) -> None:
         self._server: _Server | None = None
         self._starting = asyncio.Semaphore(_STARTS_AT_ONCE)
-        self._processes: set[Process] = set()
+        self._busy: dict[Process, _Supervisor] = {}
+        self._idle: list[_Supervisor] = []
 
     async def __aenter__(self) -> Self:
         self._server = _Server()
@@ -158,13 +110,13 @@ class Spawner:
     ) -> None:
         server, self._server = self._server, None
         try:
-            for process in self._processes:
+            for process in list(self._busy):
                 process.kill()
-            for process in self._processes:
+            for process in list(self._busy):
                 await process.until_gone()
-        finally:  # cancelled meanwhile: closed sockets end whatever is left
-            for process in self._processes:
-                process.close()
+        finally:
+            for supervisor in (*self._busy.values(), *self._idle):
+                supervisor.close()
             if server:
                 await server.close()
 
@@ -176,30 +128,33 @@ class Spawner:
         """
         request = _encoded(command, limits)
         async with self._starting:
-            for _ in range(2):
-                process = self._ask(output)
+            for _ in range(2):  # a supervisor that does not answer was killed; that once is no reason to give up
+                supervisor = self._take_supervisor()
                 try:
-                    answer = await process.start(request)
+                    answer = await supervisor.start(request, output)
                 except BaseException:
-                    process.close()
+                    supervisor.close()
                     raise
-                if answer is None and process.server_died:
-                    continue  # nothing was started, or it died with the server; a new one is there now
-                return self._accepted(process, answer, command)
-        raise ExperimentError("processes cannot be started: the fork server keeps dying", hint=_LOOK_IN_LOG)
+                if answer is not None:
+                    return self._accepted(supervisor, answer, command)
+        raise ExperimentError("no process can be started: its supervisors are killed", hint=_LOOK_IN_LOG)
 
-    def _ask(self, output: int) -> Process:
-        """Have a supervisor forked; by a new server when the present one is found dead."""
+    def _take_supervisor(self) -> "_Supervisor":
+        """An idle one, or a new one, from a new server when the present one is found dead."""
+        while self._idle:
+            supervisor = self._idle.pop()
+            if supervisor.usable:
+                return supervisor
+            supervisor.close()
         ours, theirs = socket.socketpair()
-        ours.setblocking(False)
         with theirs:
-            server = self._alive()
             try:
-                server.request(theirs, output)
+                server = self._alive()
+                server.request(theirs)
             except ConnectionError:
                 server = self._alive()
-                server.request(theirs, output)
-            return Process(server, ours)
+                server.request(theirs)
+        return _Supervisor(server, ours)
 
     def _alive(self) -> "_Server":
         if self._server is None:
@@ -208,12 +163,89 @@ class Spawner:
             self._server = _Server()
         return self._server
 
-    def _accepted(self, process: Process, answer: dict[str, Any] | None, command: Command) -> Process:
-        if answer and "pid" in answer:
-            self._processes = {other for other in self._processes if not other.ended} | {process}
-            return process
-        process.close()
-        raise _failure(answer or {}, command)
+    def _accepted(self, supervisor: "_Supervisor", answer: _Answer, command: Command) -> Process:
+        if "pid" not in answer:
+            self._keep(supervisor)
+            raise _failure(answer, command)
+        process = Process(supervisor, answer["pid"], answer["supervisor"])
+        if process.ended:  # a quick one: free at once, not when the loop comes round
+            self._keep(supervisor)
+        else:
+            self._busy[process] = supervisor
+            supervisor.ended.add_done_callback(lambda _: self._keep(self._busy.pop(process)))
+        return process
+
+    def _keep(self, supervisor: "_Supervisor") -> None:
+        """It has no child any more and can start another tree."""
+        if supervisor.usable and len(self._idle) < _IDLE_SUPERVISORS and self._server is not None:
+            self._idle.append(supervisor)
+        else:
+            supervisor.close()
+
+
+class _Supervisor:
+    """The runner's end of a supervisor's control socket. One request is under way at most."""
+
+    def __init__(self, server: "_Server", control: socket.socket) -> None:
+        self._server = server
+        self._control = control
+        self._received = b""
+        self._loop = asyncio.get_running_loop()
+        self._started: asyncio.Future[_Answer | None] = self._loop.create_future()
+        self.ended: asyncio.Future[_Answer | None] = self._loop.create_future()
+        """How the tree of the last request ended; None when this supervisor was killed."""
+        control.setblocking(False)
+        self._loop.add_reader(control, self._readable)
+
+    @property
+    def usable(self) -> bool:
+        """Neither it nor the server that would sweep after it is dead."""
+        return self._control.fileno() >= 0 and not self._server.died
+
+    async def start(self, request: bytes, output: int) -> _Answer | None:
+        """Hand over a request; what came of it, None when nobody answered."""
+        self._started, self.ended = self._loop.create_future(), self._loop.create_future()
+        try:
+            socket.send_fds(self._control, [keeper.SPAWN], [output])
+            await self._loop.sock_sendall(self._control, request)
+        except ConnectionError:
+            self.close()
+        return await self._started
+
+    def order(self, order: bytes) -> None:
+        with contextlib.suppress(ConnectionError, BlockingIOError):  # just ended, or hundreds of orders unread
+            self._control.send(order)
+
+    async def swept(self, number: int) -> None:
+        await self._server.swept(number)
+
+    def close(self) -> None:
+        """Let go of it; it takes that as an order to kill its tree, if it has one, and to end."""
+        if self._control.fileno() >= 0:
+            self._loop.remove_reader(self._control)
+            self._control.close()
+            self._settle(None)
+            self._settle(None)
+
+    def _readable(self) -> None:
+        try:
+            data = self._control.recv(_READ)
+        except BlockingIOError:
+            return
+        except ConnectionError:
+            data = b""
+        *lines, self._received = (self._received + data).split(b"\n")
+        for line in lines:
+            self._settle(json.loads(line))
+        if not data:
+            self.close()
+
+    def _settle(self, answer: _Answer | None) -> None:
+        """Of the answers to a request the first says whether it started, the second how it ended."""
+        if not self._started.done():
+            self._started.set_result(answer)
+        elif not self.ended.done():
+            self.ended.set_result(answer)
 
 
 class _Server:
@@ -240,10 +272,10 @@ class _Server:
     def died(self) -> bool:
         return self._ended.is_set()
 
-    def request(self, control: socket.socket, output: int) -> None:
+    def request(self, control: socket.socket) -> None:
         """Ask for a supervisor; ConnectionError when the server is dead."""
         try:
-            socket.send_fds(self._socket, [keeper.SPAWN], [control.fileno(), output])
+            socket.send_fds(self._socket, [keeper.SPAWN], [control.fileno()])
         except ConnectionError:
             self._end()
             raise
