@@ -18,7 +18,7 @@ from typing import Any
 from studio_runner.errors import ObjectNotFoundError, StorageUnavailableError
 from studio_runner.messages.artifact import Artifact
 from studio_runner.messages.request import Request
-from studio_runner.messages.results import stop_requested
+from studio_runner.messages.results import Results, parse_results, stop_requested
 from studio_runner.storage.base import Store
 from studio_runner.storage.budget import DiskBudget
 from studio_runner.storage.registry import open_store
@@ -28,6 +28,7 @@ log = logging.getLogger(__name__)
 
 STATUS, RESULTS, METADATA, OUTPUT = "_status", "_results", "_metadata", "output"
 DOCUMENTS = frozenset({STATUS, RESULTS, METADATA})
+RESULTS_FILE, STATUS_FILE = "_results.json", "status.json"
 STATUS_LIMIT = 1 << 20
 UPLOAD_TRIES = 3
 
@@ -127,17 +128,17 @@ class Artifacts:
         """The last word, visible only when it is whole."""
         if place := self._places.get(RESULTS):
             body = json.dumps(document, indent=1).encode()
-            await place.store.put(place.key, _once(_wrapped(place, "_results.json", body)))
+            await place.store.put(place.key, _once(_wrapped(place, RESULTS_FILE, body)))
 
-    async def results_exist(self) -> bool:
-        """An earlier attempt came to a final end."""
+    async def earlier_results(self) -> Results | None:
+        """What an attempt before this one delivered as its last word, if it came so far."""
         if not (place := self._places.get(RESULTS)):
-            return False
+            return None
         try:
-            await place.store.head(place.key)
+            body = b"".join([piece async for piece in place.store.get(place.key)])
         except ObjectNotFoundError:
-            return False
-        return True
+            return None
+        return parse_results(_unwrapped(body, RESULTS_FILE))
 
     def stop_watch(self) -> "StopWatch | None":
         """Reads `_status`, where the message names it."""
@@ -169,7 +170,7 @@ class StopWatch:
             return False
         body = b"".join([piece async for piece in self._place.store.get(self._place.key)])
         self._seen = info.etag
-        return stop_requested(_unwrapped(body, "status.json"))
+        return stop_requested(_unwrapped(body, STATUS_FILE))
 
 
 async def _once(body: bytes) -> AsyncIterator[bytes]:

@@ -28,7 +28,7 @@ from studio_runner.runner.finish import deliver
 from studio_runner.runner.halt import explain
 from studio_runner.runner.host import Host
 from studio_runner.runner.intake import Admission
-from studio_runner.runner.outcome import Outcome, Settle, backoff, from_error, of_reason
+from studio_runner.runner.outcome import Outcome, Settle, backoff, delivered, from_error, of_reason
 from studio_runner.runner.prepare import prepare
 from studio_runner.runner.run import run_script
 from studio_runner.runner.trial import Trial
@@ -60,9 +60,9 @@ class Attempt:
                 stack.callback(self._admission.reservation.release)
                 try:
                     outcome = await self._tried(stack)
-                except OSError as error:
-                    log.exception("the attempt failed")
-                    outcome = of_reason(Reason.SYSTEM_ERROR, f"({error})")
+                except Exception as error:  # the one boundary: whatever it was, the message is settled
+                    log.exception("the attempt failed unexpectedly")
+                    outcome = of_reason(Reason.SYSTEM_ERROR, f"({type(error).__name__}: {error})")
                 await self._settle(outcome)
             log.info("%s: %s", outcome.reason, outcome.sentence)
             return outcome
@@ -75,8 +75,11 @@ class Attempt:
             trial = await self._open(self._admission.request, stack)
         except ExperimentError as error:
             return await self._refused(error)
-        if self._number > 1 and await trial.artifacts.results_exist():
-            return of_reason(Reason.COMPLETED, "An earlier attempt had delivered its results already.")
+        if self._number > 1 and (earlier := await trial.artifacts.earlier_results()):
+            log.info("an earlier attempt had delivered its results: nothing is run again")
+            outcome = delivered(earlier)
+            await self._report_end(trial.subject, outcome, None)
+            return outcome
         await self._host.reports.report(Started(trial.subject, trial.started_at))
         outcome = await self._work(trial)
         self._admission.reservation.release_compute()

@@ -6,6 +6,7 @@ from enum import Enum
 from types import MappingProxyType
 
 from studio_runner.errors import EnvironmentFailedError, ExitCode, ExperimentError, Reason
+from studio_runner.messages.results import Results
 
 
 class Settle(Enum):
@@ -90,6 +91,14 @@ def of_reason(reason: Reason, detail: str = "") -> Outcome:
     """The outcome of a reason with its standard sentence, and `detail` after it."""
     sentence = RULES[reason].sentence
     return Outcome(reason, f"{sentence} {detail}".strip())
+
+
+def delivered(results: Results) -> Outcome:
+    """The outcome that `_results` tell of."""
+    said = Reason(results.reason) if results.reason in set(Reason) else Reason.SCRIPT_FAILED
+    reason = Reason.COMPLETED if results.ok else said
+    sentence = results.sentence or RULES[reason].sentence
+    return Outcome(reason, sentence, exit_code=results.exit_code, signal=results.signal)
 
 
 BACKOFF_FIRST, BACKOFF_MOST = 5.0, 600.0
