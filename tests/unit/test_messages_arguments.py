@@ -1,11 +1,13 @@
 import shlex
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from studio_runner.messages.arguments import script_arguments
 from studio_runner.messages.variables import expand
+
+unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # busy machines
 
 TEXT = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=20)
 WITHOUT_QUOTING = st.text(st.characters(exclude_characters=" \t\n'\"\\\0", exclude_categories=["Cs"]), min_size=1)
@@ -56,21 +58,25 @@ def test_what_does_not_parse_is_passed_as_it_is(element):
     assert script_arguments(["before", element, "after"]) == ("before", element, "after")
 
 
+@unhurried
 @given(st.lists(TEXT))
 def test_what_a_client_quoted_arrives_as_it_was(arguments):
     assert script_arguments([shlex.quote(argument) for argument in arguments]) == tuple(arguments)
 
 
+@unhurried
 @given(st.lists(TEXT))
 def test_several_quoted_words_in_one_element_arrive_apart(arguments):
     assert script_arguments([shlex.join(arguments)]) == tuple(arguments)
 
 
+@unhurried
 @given(st.lists(WITHOUT_QUOTING))
 def test_elements_without_quoting_are_one_word_each(arguments):
     assert script_arguments(arguments) == tuple(arguments)
 
 
+@unhurried
 @given(st.text("ab '\"\\\n$`", max_size=12))
 def test_any_element_gives_words_without_an_error(element):
     words = script_arguments([element])
@@ -106,6 +112,7 @@ def test_names_are_left_alone():
     assert expand({"%PATH%": "x"}, OWN) == {"%PATH%": "x"}
 
 
+@unhurried
 @given(st.text("%AB ", max_size=20))
 def test_without_variables_nothing_changes(value):
     assert expand({"NAME": value}, {}) == {"NAME": value}

@@ -2,10 +2,12 @@ import json
 import sys
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from studio_runner.messages.metadata import Document, document_name, iso_time
+
+unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # busy machines
 
 json_values = st.recursive(
     st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=5),
@@ -79,6 +81,7 @@ def merged(target, patch):
     return target
 
 
+@unhurried
 @given(st.lists(objects, max_size=4))
 def test_any_objects_merge_as_rfc_7386_says(directives):
     expected = {}
@@ -171,6 +174,7 @@ operations = st.fixed_dictionaries(
 )
 
 
+@unhurried
 @given(st.lists(operations, max_size=5))
 def test_any_patch_applies_or_is_refused_and_the_runners_facts_stand(patch):
     document = fed({"text": "t", "list": [1, [2]], "deep": {"x": {"y": 1}}})
@@ -211,6 +215,7 @@ def test_other_lines_are_no_directives(line):
     assert (document.applied, document.refused, document.left_out) == (0, 0, 0)
 
 
+@unhurried
 @given(st.binary(max_size=40) | st.text('{}[]",:1a \\', max_size=20).map(str.encode))
 def test_any_line_leaves_a_document_that_is_json(line):
     assert isinstance(json.loads(fed(line).to_json()), dict)
@@ -344,6 +349,20 @@ def test_a_patch_cannot_double_the_document_for_ever():
     fed(doubling, document=document)
     assert document.refused == 1
     assert content(document) == {"a": {"text": "x" * 1000}}
+
+
+def test_a_patch_moves_no_masses():
+    masses = {"a": {"many": [[] for _ in range(20_000)]}, "few": [1]}
+    document = fed(
+        masses, [{"op": "move", "from": "/a", "path": "/b"}], [{"op": "copy", "from": "/a", "path": "/b"}]
+    )
+    assert content(document) == masses
+    fed([{"op": "add", "path": "/b", "value": [0] * 20_000}], document=document)
+    fed([{"op": "add", "path": "/few/-", "value": 1}] * 1001, document=document)
+    assert content(document) == masses
+    assert document.refused == 4
+    fed([{"op": "add", "path": "/a/many/-", "value": 1}], [{"op": "remove", "path": "/a"}], document=document)
+    assert content(document) == {"few": [1]}
 
 
 def test_patches_cannot_nest_the_document_for_ever():

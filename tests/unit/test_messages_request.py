@@ -4,11 +4,13 @@ import json
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from studio_runner.errors import InvalidMessageError
 from studio_runner.messages.request import MAX_BODY, parse_request, short_key
+
+unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # busy machines
 
 SAMPLES = sorted((Path(__file__).parents[1] / "samples").glob("*.json"))
 SEED = next(path for path in SAMPLES if path.name == "seed-request.json").read_bytes()
@@ -445,6 +447,7 @@ NEW_NAMES = st.text(max_size=12).map(lambda name: f"x{name}") | st.sampled_from(
 )
 
 
+@unhurried
 @given(st.dictionaries(NEW_NAMES, json_values, max_size=4), st.dictionaries(NEW_NAMES, json_values, max_size=4))
 def test_whatever_is_unknown_survives(of_experiment, of_artifact):
     document = json.loads(SEED)
@@ -459,6 +462,7 @@ def test_whatever_is_unknown_survives(of_experiment, of_artifact):
     assert json.loads(request.replace(status="running").to_json()) == expected
 
 
+@unhurried
 @given(st.sampled_from([row[0] for row in BAD]), json_values)
 def test_any_value_anywhere_is_accepted_or_named(path, value):
     body = with_value(path, value)
@@ -466,6 +470,7 @@ def test_any_value_anywhere_is_accepted_or_named(path, value):
         assert parse_request(body).to_json() == body
 
 
+@unhurried
 @given(st.binary(max_size=200))
 def test_any_bytes_are_accepted_or_refused(body):
     with pytest.raises(InvalidMessageError):
@@ -485,6 +490,7 @@ def test_a_short_key_is_the_key_where_it_can_be(key, short):
     assert short_key(key) == short
 
 
+@unhurried
 @given(st.text() | st.text("ab./ -0f", max_size=60))
 def test_a_short_key_is_a_safe_file_name(key):
     short = short_key(key)
@@ -493,11 +499,13 @@ def test_a_short_key_is_a_safe_file_name(key):
     assert all(character.isascii() and (character.isalnum() or character in "._-") for character in short)
 
 
+@unhurried
 @given(st.text("ab/.", max_size=60), st.text("ab/.", max_size=60))
 def test_different_keys_have_different_short_keys(one, other):
     assert (short_key(one) == short_key(other)) == (one == other)
 
 
+@unhurried
 @given(st.text("ab/ ", min_size=1, max_size=60))
 def test_the_short_key_of_a_short_key_is_not_taken_for_it(key):
     short = short_key(key)

@@ -1,7 +1,7 @@
 import math
 
 import pytest
-from hypothesis import example, given
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from studio_runner.messages.units import (
@@ -12,6 +12,8 @@ from studio_runner.messages.units import (
     parse_duration,
     parse_size,
 )
+
+unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # busy machines
 
 NOTHING = [None, "", "  ", "0", 0, 0.0, "0.0"]
 ABSURD = [
@@ -126,6 +128,7 @@ def test_just_below_the_ceiling_is_accepted():
         parse_size("9223372036854775808")
 
 
+@unhurried
 @given(st.text(max_size=30) | st.integers() | st.floats() | st.booleans() | st.none())
 @example("1" * 99 + "e")
 @example(5e-324)
@@ -138,17 +141,20 @@ def test_any_value_gives_a_bounded_quantity_or_a_refusal(value):
         assert quantity is None or (0 < quantity <= CEILING and math.isfinite(quantity))
 
 
+@unhurried
 @given(st.integers(min_value=0, max_value=10**9))
 def test_a_duration_of_whole_seconds_survives_being_shown(seconds):
     assert (parse_duration(format_duration(seconds)) or 0) == seconds
 
 
+@unhurried
 @given(st.floats(min_value=0, max_value=1e9))
 def test_any_duration_survives_being_shown_nearly(seconds):
     shown = parse_duration(format_duration(seconds)) or 0
     assert shown == pytest.approx(seconds, rel=0.06, abs=1e-6)
 
 
+@unhurried
 @given(st.integers(min_value=0, max_value=CEILING - 1))
 def test_a_size_survives_being_shown_nearly(size):
     assert (parse_size(format_size(size)) or 0) == pytest.approx(size, rel=0.01)

@@ -43,6 +43,18 @@ def nested_deeper(value: Any, levels: int) -> bool:
     return bool(level)
 
 
+def members(value: Any, enough: int) -> int:
+    """How many members the objects and arrays of `value` have in all; counting ends above `enough`."""
+    count, waiting = 0, [value]
+    while waiting and count <= enough:
+        node = waiting.pop()
+        if isinstance(node, dict | list):
+            count += len(node)
+            if count <= enough:
+                waiting += _members(node)
+    return count
+
+
 def _members(value: dict[str, Any] | list[Any]) -> Iterable[Any]:
     return value.values() if isinstance(value, dict) else value
 

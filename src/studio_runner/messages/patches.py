@@ -6,9 +6,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from studio_runner.errors import StudioRunnerError
-from studio_runner.messages.jsontext import MAX_DEPTH, nested_deeper
+from studio_runner.messages.jsontext import MAX_DEPTH, members, nested_deeper
 
 _OPERATIONS = frozenset({"add", "remove", "replace", "move", "copy", "test"})  # jsonpatch knows one more of its own
+MOST_OPERATIONS = 1000
+"""In one patch."""
+MOST_MEMBERS = 10_000
+"""Of the value that one operation adds, moves or copies: a short line must not keep the runner busy for long."""
+
 _INDEX = re.compile(r"[0-9]{1,9}")
 
 
@@ -44,6 +49,8 @@ def apply_patch(
     """
     import jsonpatch  # noqa: PLC0415  few scripts print patches, and the import costs more than all else here
 
+    if len(patch) > MOST_OPERATIONS:
+        raise PatchRefusedError(f"a patch of more than {MOST_OPERATIONS} operations")
     patching = _Patching(document, protected, room)
     try:
         for operation in patch:
@@ -84,8 +91,7 @@ class _Patching:
             self._check_place(origin, op)
             self._copy_on_the_way(origin)
             value = self._value_at(origin)
-        if nested_deeper(value, MAX_DEPTH - len(path)):
-            raise PatchRefusedError(f"the patch nests deeper than {MAX_DEPTH} levels")
+        self._check_size(value, len(path))
         if op == "copy":
             self._charge(value)
 
@@ -94,6 +100,12 @@ class _Patching:
             raise PatchRefusedError("the whole document is not to be patched")
         if path[0] == self._protected and (op != "add" or len(path) == 1):
             raise PatchRefusedError(f"below /{self._protected} only add is allowed")
+
+    def _check_size(self, value: Any, depth: int) -> None:
+        if members(value, MOST_MEMBERS) > MOST_MEMBERS:
+            raise PatchRefusedError(f"an operation takes a value of more than {MOST_MEMBERS} members")
+        if nested_deeper(value, MAX_DEPTH - depth):
+            raise PatchRefusedError(f"the patch nests deeper than {MAX_DEPTH} levels")
 
     def _charge(self, value: Any) -> None:
         """A few short operations can double a document many times over."""
