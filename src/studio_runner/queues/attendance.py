@@ -5,7 +5,6 @@ import re
 import secrets
 import socket
 import time
-from contextlib import suppress
 from dataclasses import dataclass, field
 
 from studio_runner.errors import BrokerError
@@ -15,6 +14,7 @@ from studio_runner.queues.complaints import Complaints
 from studio_runner.queues.consumer import Consumer
 from studio_runner.queues.heartbeat import Heartbeat, Roster
 from studio_runner.queues.layout import RootPlace
+from studio_runner.queues.waiting import heard
 from studio_runner.queues.watch import Watch, open_watch
 
 BEATS_PER_LEASE = 3
@@ -88,8 +88,7 @@ class Attendance:
             self._nudge.clear()
             next_due = await asyncio.to_thread(self._caretaker.round)
             pause = min(self._options.poll, self._beat_every, max(0.0, next_due - time.time()))
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self._nudge.wait(), pause)
+            await heard(self._nudge, pause)
 
 
 def _owner_name(runner_id: str) -> str:

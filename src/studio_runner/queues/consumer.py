@@ -4,7 +4,6 @@ import asyncio
 import errno
 import time
 from collections.abc import AsyncGenerator
-from contextlib import suppress
 from pathlib import Path
 
 from studio_runner.queues import moves
@@ -14,7 +13,7 @@ from studio_runner.queues.claims import Claim, Claims, LocalDelivery
 from studio_runner.queues.complaints import Complaints
 from studio_runner.queues.layout import SOFT_LOCK, QueuePlace
 from studio_runner.queues.reading import LARGEST, Content, Ripening, SoftLock, is_gone, read_message
-from studio_runner.queues.waiting import first_of
+from studio_runner.queues.waiting import first_of, heard
 from studio_runner.queues.watch import Interest, Watch
 
 LOCK_RETRY = 0.05
@@ -108,12 +107,11 @@ class Consumer:
         if self._next_look <= time.monotonic():
             await self._look()
             return
-        with suppress(TimeoutError):
-            async with asyncio.timeout(self._next_occasion() - time.monotonic()):
-                if self._backlog.has_refused:
-                    await first_of(self._wake.wait(), gate.released(self._releases))
-                else:
-                    await self._wake.wait()
+        left = self._next_occasion() - time.monotonic()
+        if self._backlog.has_refused:
+            await first_of(heard(self._wake, left), gate.released(self._releases))
+        else:
+            await heard(self._wake, left)
         self._wake.clear()
 
     async def _look(self) -> None:

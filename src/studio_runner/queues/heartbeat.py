@@ -9,7 +9,8 @@ import json
 import os
 import socket
 import time
-from collections.abc import Collection
+from collections.abc import Callable, Collection
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -86,7 +87,9 @@ class Heartbeat:
             self._complaints.settled(self._file)
 
     def stop(self) -> None:
-        self._file.unlink(missing_ok=True)
+        """A file that cannot be removed is buried by another runner, a lease later."""
+        with suppress(OSError):
+            self._file.unlink()
 
 
 @dataclass
@@ -102,7 +105,10 @@ class _Sight:
 class Roster:
     """The other runners, as seen from here."""
 
-    def __init__(self, directory: Path, own: str, lease: float) -> None:
+    def __init__(
+        self, directory: Path, own: str, lease: float, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._clock = clock
         self._directory = directory
         self._own = own
         self._lease = lease
@@ -126,7 +132,7 @@ class Roster:
     def _look(self, owner: str) -> _Sight:
         """Time in which this process itself did not run (stopped, or its machine asleep) is not held against
         others: between two looks no more than a third of a lease counts."""
-        now = time.monotonic()
+        now = self._clock()
         beat, mark = self._read(owner)
         before = self._sights.get(owner)
         if before is None or before.beat != beat:

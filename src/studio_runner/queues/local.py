@@ -8,7 +8,7 @@ import logging
 import time
 import uuid
 from collections.abc import AsyncGenerator, Callable, Sequence
-from contextlib import AsyncExitStack, suppress
+from contextlib import AsyncExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar
@@ -20,6 +20,7 @@ from studio_runner.queues.base import DeadLetter, Gate, QueueStatus
 from studio_runner.queues.claims import LocalDelivery
 from studio_runner.queues.complaints import Complaints
 from studio_runner.queues.layout import QueuePlace, RootPlace
+from studio_runner.queues.waiting import heard
 from studio_runner.queues.watch import Interest
 
 __all__ = ["LocalBroker", "LocalDelivery", "LocalQueueOptions"]
@@ -70,8 +71,7 @@ class LocalBroker:
         try:
             while self._names() == self._reported:
                 watch.arm(self._place.root, Interest.QUEUES, listener)
-                with suppress(TimeoutError):
-                    await asyncio.wait_for(happened.wait(), self._options.poll)
+                await heard(happened, self._options.poll)
                 happened.clear()
         finally:
             watch.disarm(listener)
@@ -123,8 +123,9 @@ class LocalBroker:
 
     def _attend(self) -> Attendance:
         if self._attendance is None:
-            self._attendance = Attendance(self._place, self._options, self._complaints)
-            self._attendance.start(self._group)
+            attendance = Attendance(self._place, self._options, self._complaints)
+            attendance.start(self._group)
+            self._attendance = attendance
         return self._attendance
 
     def _rest(self) -> None:
