@@ -224,6 +224,15 @@ def test_check_says_that_the_lifetime_is_over(home):
     assert done.stdout.rstrip().endswith("The runner would not run it.")
 
 
+def test_check_says_that_the_cache_cannot_be_used(home):
+    (home.path / "file").touch()
+
+    done = home.run("check", "-", "--cache-dir", home.path / "file" / "cache", stdin=home.request("print(1)\n"))
+
+    assert done.returncode == 1
+    assert "environment: the cache cannot be used" in done.stdout
+
+
 def test_start_runs_what_waits_and_ends_at_its_limit(home):
     home.queue("a", home.request("print('hello')\n"))
 

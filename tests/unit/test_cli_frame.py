@@ -255,6 +255,16 @@ def test_a_bug_leaves_its_traceback_in_a_file_that_only_the_user_reads(call, wit
     assert kept.stat().st_mode & 0o077 == 0
 
 
+@pytest.mark.parametrize("wrap", [lambda error: error, lambda error: ExceptionGroup("tasks", [error])])
+def test_a_file_that_cannot_be_used_is_no_bug(call, with_command, wrap):
+    with_command(raising(wrap(PermissionError(13, "Permission denied", "/srv/queue"))))
+
+    code, _, err = call("probe")
+
+    assert code == 3
+    assert err.startswith("Error: Permission denied: /srv/queue\nHint: `studio-runner doctor`")
+
+
 def test_an_error_cannot_write_to_the_terminal(call, with_command):
     with_command(raising(NotFoundError("No queue '\x1b[2J\nfoo'")))
 

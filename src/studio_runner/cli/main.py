@@ -89,12 +89,20 @@ def _failed(error: Exception, session: Session) -> int:
         import traceback
 
         traceback.print_exception(error)
-    if not known:
-        return _bug(error, session)
-    _say(f"Error: {known[0]}")
-    if known[0].hint:
-        _say(f"Hint: {known[0].hint}")
-    return known[0].exit_code
+    if known:
+        return _told(str(known[0]), known[0].hint, known[0].exit_code)
+    for leaf in leaves:
+        if isinstance(leaf, OSError) and leaf.filename is not None:
+            hint = "`studio-runner doctor` looks at what a runner needs; --debug shows where this came from."
+            return _told(f"{leaf.strerror}: {leaf.filename}", hint, ExitCode.INFRASTRUCTURE)
+    return _bug(error, session)
+
+
+def _told(message: str, hint: str | None, code: int) -> int:
+    _say(f"Error: {message}")
+    if hint:
+        _say(f"Hint: {hint}")
+    return code
 
 
 def _leaves(error: BaseException) -> Iterator[BaseException]:
@@ -117,10 +125,9 @@ def _reader_gone() -> bool:
 
 
 def _bug(error: Exception, session: Session) -> int:
-    _say(f"Error: {type(error).__name__}: {error}")
     where = "shown above" if session.debug else f"in {_keep(error)}"
-    _say(f"Hint: this is a bug in studio-runner; where it happened is {where}.")
-    return ExitCode.INFRASTRUCTURE
+    hint = f"this is a bug in studio-runner; where it happened is {where}."
+    return _told(f"{type(error).__name__}: {error}", hint, ExitCode.INFRASTRUCTURE)
 
 
 def _keep(error: Exception) -> str:

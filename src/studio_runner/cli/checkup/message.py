@@ -82,6 +82,9 @@ async def _environment(request: Request, here: Here) -> AsyncIterator[Finding]:
     except EnvironmentFailedError as error:
         yield problem("environment", str(error), error.hint or "")
         return
+    except OSError as error:
+        yield problem("environment", f"the cache cannot be used: {error}", "`studio-runner doctor` looks closer.")
+        return
     asked = f"python {request.pythonver}" if request.pythonver else "any Python 3"
     yield ok("environment", f"{plan.interpreter} ({plan.interpreter.path}) for {asked}")
     for note in plan.notes:

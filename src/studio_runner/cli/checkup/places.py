@@ -53,7 +53,7 @@ def cache(here: Here) -> Iterator[Finding]:
         return
     yield ok("cache", f"{place} {_becomes(place)}")
     existing = _existing(place)
-    if os.statvfs(existing).f_flag & os.ST_NOEXEC:
+    if os.statvfs(existing).f_flag & getattr(os, "ST_NOEXEC", 0):  # only Linux knows
         yield problem(
             "cache",
             f"{existing} is mounted noexec: no environment in it can be started",
