@@ -6,11 +6,11 @@ import pytest
 
 from studio_runner.client import artifacts
 from studio_runner.client.artifacts import Capture, Reuse, parse_capture, parse_reuse
-from studio_runner.client.stores import Place, stores_of
+from studio_runner.client.stores import stores_of
 from studio_runner.config.studioml import StudioConfig
 from studio_runner.errors import ConfigError, UsageError
 
-PLACE = Place(Path("/store"), {})
+STORES = stores_of(StudioConfig(), Path("/store"))
 
 
 @pytest.mark.parametrize(
@@ -51,7 +51,7 @@ def test_a_reuse_that_cannot_be_read_is_refused(text):
 
 
 def test_a_reused_artifact_keeps_its_address_and_can_only_be_read():
-    known = {"modeldir": artifacts.mutable(PLACE, "k", "modeldir")}
+    known = {"modeldir": artifacts.mutable(STORES, "k", "modeldir")}
     found = artifacts.reused(Reuse("k", "modeldir", "start"), known)
     assert found["qualified"] == "file:///store/experiments/k/modeldir.tar"
     assert found["mutable"] is False
@@ -64,8 +64,8 @@ def test_a_reuse_of_an_unknown_label_names_those_there_are():
 
 
 def test_readdressed_moves_what_changes_and_leaves_the_rest():
-    old = {"workspace": artifacts.blob(PLACE, "0" * 64), "tb": artifacts.mutable(PLACE, "old", "tb")}
-    new = artifacts.readdressed(old, PLACE, "new")
+    old = {"workspace": artifacts.blob(STORES, "0" * 64), "tb": artifacts.mutable(STORES, "old", "tb")}
+    new = artifacts.readdressed(old, STORES, "new")
     assert new["workspace"] == old["workspace"]
     assert new["tb"]["qualified"] == "file:///store/experiments/new/tb.tar"
 
@@ -78,14 +78,18 @@ def test_labels_that_clash_are_refused(labels):
 
 def test_without_configuration_everything_is_under_the_store():
     stores = stores_of(StudioConfig(), Path("/home/u/.studioml/store"))
-    assert stores.artifacts.address("blobstore/x.tar") == "file:///home/u/.studioml/store/blobstore/x.tar"
-    assert stores.database.root == Path("/home/u/.studioml/store/db")
-    assert stores.database.section == {"type": "local", "endpoint": "/home/u/.studioml/store", "bucket": "db"}
+    assert stores.address("blobstore/x.tar") == "file:///home/u/.studioml/store/blobstore/x.tar"
+    assert stores.database == Path("/home/u/.studioml/store/db")
+    assert stores.sections["database"] == {"type": "local", "endpoint": "/home/u/.studioml/store", "bucket": "db"}
 
 
-def test_a_configured_directory_is_used():
-    config = StudioConfig(storage={"type": "local", "endpoint": "/srv/studio", "bucket": "team"})
-    assert stores_of(config, Path("/s")).artifacts.root == Path("/srv/studio/team")
+def test_a_configured_directory_is_used_for_artifacts_and_the_records_stay_with_the_runner():
+    database = {"type": "s3", "endpoint": "x"}
+    config = StudioConfig(storage={"type": "local", "endpoint": "/srv/studio", "bucket": "team"}, database=database)
+    stores = stores_of(config, Path("/s"))
+    assert stores.artifacts == Path("/srv/studio/team")
+    assert stores.database == Path("/s/db")
+    assert stores.sections["database"] == database
 
 
 def test_a_store_of_another_kind_is_refused_with_its_key():

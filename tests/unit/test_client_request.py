@@ -28,8 +28,8 @@ def drafted(**changes):
         "python": "3.11",
         "requirements": ("numpy==2.0.0",),
         "artifacts": {
-            "workspace": blob(STORES.artifacts, "0" * 64),
-            **results(STORES.artifacts, "1700000000_abc"),
+            "workspace": blob(STORES, "0" * 64),
+            **results(STORES, "1700000000_abc"),
         },
     }
     return Draft(**{**fields, **changes})
@@ -105,7 +105,7 @@ def test_a_rerun_is_the_same_request_under_a_new_key():
     assert experiment["time_finished"] is None
     assert experiment["time_added"] >= before
     assert "studio_runner" not in experiment
-    assert experiment["artifacts"]["tb"] == mutable(STORES.artifacts, key, "tb")
+    assert experiment["artifacts"]["tb"] == mutable(STORES, key, "tb")
     assert second["config"]["saveWorkspaceFrequency"] == "3m"
     for name in ("filename", "args", "pythonenv", "pythonver", "max_duration"):
         assert experiment[name] == first["experiment"][name]

@@ -144,7 +144,7 @@ async def opened_desk(session: Session, settings: Settings, say: Callable[[str],
         yield Desk(
             config=config,
             stores=stores,
-            store=FileStore(stores.artifacts.root),
+            store=FileStore(stores.artifacts),
             records=stores.records(),
             broker=broker,
             virtualenv=Path(active) if active else None,

@@ -165,7 +165,7 @@ def _say_end(record: "Record", desk: "Desk") -> None:
     took = summary(record, record.time("time_finished") or 0.0).duration
     sentence = "" if record.reason == Reason.COMPLETED else f": {record.own.get('sentence')}"
     time = f" after {format_duration(took)}" if took is not None else ""
-    place = desk.stores.artifacts.root / "experiments" / record.key
+    place = desk.stores.artifacts / "experiments" / record.key
     say(f"{record.reason or record.status}{time}{sentence} | results in {place} | studio-runner show {record.key}")
 
 

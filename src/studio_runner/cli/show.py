@@ -30,11 +30,12 @@ def command(session: Session, settings: Settings, /, key: str, *, as_json: bool)
 
 
 async def _show(session: Session, settings: Settings, key: str, *, as_json: bool) -> None:
+    from studio_runner.client.artifact_files import stored
     from studio_runner.client.lookup import find
-    from studio_runner.client.view import details
+    from studio_runner.client.view import Details
 
     record = await find(records_of(session, settings), key)
-    found = await details(record)
+    found = Details(record, await stored(record))
     if as_json:
         print_json(found.document())
         return

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from studio_runner.client.stores import Place
+from studio_runner.client.stores import Stores
 from studio_runner.errors import UsageError
 
 RESULTS = ("modeldir", "retval", "output", "tb", "_metrics", "_metadata", "_results", "_status")
@@ -61,21 +61,21 @@ def parse_reuse(text: str) -> Reuse:
     return Reuse(key, label, new_label)
 
 
-def results(place: Place, key: str) -> dict[str, dict[str, Any]]:
+def results(stores: Stores, key: str) -> dict[str, dict[str, Any]]:
     """What every experiment brings back."""
-    return {label: mutable(place, key, label) for label in RESULTS}
+    return {label: mutable(stores, key, label) for label in RESULTS}
 
 
-def mutable(place: Place, key: str, label: str) -> dict[str, Any]:
+def mutable(stores: Stores, key: str, label: str) -> dict[str, Any]:
     """An artifact that the experiment may change, at its own address."""
     if label in DOCUMENTS:
-        return {**_stored(place, f"experiments/{key}/{label}.json", mutable=True), "unpack": False}
-    return _stored(place, f"experiments/{key}/{label}.tar", mutable=True)
+        return {**_stored(stores, f"experiments/{key}/{label}.json", mutable=True), "unpack": False}
+    return _stored(stores, f"experiments/{key}/{label}.tar", mutable=True)
 
 
-def blob(place: Place, digest: str) -> dict[str, Any]:
+def blob(stores: Stores, digest: str) -> dict[str, Any]:
     """An archive that is stored under its content's hash."""
-    return {**_stored(place, f"blobstore/{digest}.tar", mutable=False), "hash": digest}
+    return {**_stored(stores, f"blobstore/{digest}.tar", mutable=False), "hash": digest}
 
 
 def remote(capture: Capture) -> dict[str, Any]:
@@ -93,10 +93,10 @@ def reused(reuse: Reuse, artifacts: Mapping[str, Any]) -> dict[str, Any]:
     return {**artifacts[reuse.label], "mutable": False}
 
 
-def readdressed(artifacts: Mapping[str, Any], place: Place, key: str) -> dict[str, Any]:
+def readdressed(artifacts: Mapping[str, Any], stores: Stores, key: str) -> dict[str, Any]:
     """The artifacts of a request for another key: what is mutable gets an address of its own."""
     return {
-        label: {**artifact, **mutable(place, key, label)} if artifact.get("mutable") else dict(artifact)
+        label: {**artifact, **mutable(stores, key, label)} if artifact.get("mutable") else dict(artifact)
         for label, artifact in artifacts.items()
     }
 
@@ -113,8 +113,8 @@ def _duplicates(labels: Sequence[str]) -> Iterator[str]:
     return (label for label in labels if labels.count(label) > 1)
 
 
-def _stored(place: Place, key: str, *, mutable: bool) -> dict[str, Any]:
-    return {"qualified": place.address(key), "key": key, "mutable": mutable, "unpack": True}
+def _stored(stores: Stores, key: str, *, mutable: bool) -> dict[str, Any]:
+    return {"qualified": stores.address(key), "key": key, "mutable": mutable, "unpack": True}
 
 
 def _check_label(label: str, text: str) -> None:

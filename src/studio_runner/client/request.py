@@ -81,8 +81,8 @@ def message(draft: Draft, config: StudioConfig, stores: Stores) -> dict[str, Any
 
 
 def request_config(config: StudioConfig, stores: Stores, lifetime: str | None = None) -> dict[str, Any]:
-    """The person's configuration, with the places that are really used."""
-    whole = {**config.document, "storage": stores.artifacts.section, "database": stores.database.section}
+    """The person's configuration, with the stores that are really used."""
+    whole = {**config.document, **stores.sections}
     return {**whole, "experimentLifetime": lifetime} if lifetime else whole
 
 

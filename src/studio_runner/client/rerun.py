@@ -23,7 +23,7 @@ def request_again(record: Record, key: str | None, config: StudioConfig, stores:
             hint="Submit it again from its directory.",
         )
     fresh = key or new_key()
-    artifacts = readdressed(document.get("artifacts") or {}, stores.artifacts, fresh)
+    artifacts = readdressed(document.get("artifacts") or {}, stores, fresh)
     kept = record.own.get("config")
     settings = {name: kept[name] for name in KEPT if name in kept} if isinstance(kept, Mapping) else {}
     return {

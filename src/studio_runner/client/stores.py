@@ -1,6 +1,7 @@
 """Where artifacts and experiment records of this person's experiments are kept.
 
-`storage` and `database` of the StudioML configuration decide; without them everything is in one directory.
+Artifacts are where `storage` of the StudioML configuration says, else in the store of this machine. Records are
+where the runners of this machine keep them.
 """
 
 from collections.abc import Mapping
@@ -12,51 +13,44 @@ from studio_runner.config.studioml import StudioConfig
 from studio_runner.errors import ConfigError
 from studio_runner.reports.records import Records
 
-_STORAGE_BUCKET, _DATABASE_BUCKET = "storage", "studioml-meta"
-"""What existing clients call the directories under a local endpoint when nobody names them."""
-
-
-@dataclass(frozen=True)
-class Place:
-    """A directory that stands for a bucket; `section` is how a request's `config` says so."""
-
-    root: Path
-    section: Mapping[str, Any]
-
-    def address(self, key: str) -> str:
-        """The address of an object in it; runners take it as it is spelled, nothing is escaped."""
-        return f"file://{self.root}/{key}"
+_BUCKET = "storage"
+"""What existing clients call the directory under a local endpoint when nobody names one."""
 
 
 @dataclass(frozen=True)
 class Stores:
-    """The two places."""
+    """The directories of artifacts and of records, and how a request's `config` says so."""
 
-    artifacts: Place
-    database: Place
+    artifacts: Path
+    database: Path
+    sections: Mapping[str, Any]
+
+    def address(self, key: str) -> str:
+        """The address of an artifact; runners take it as it is spelled, nothing is escaped."""
+        return f"file://{self.artifacts}/{key}"
 
     def records(self) -> Records:
-        return Records.in_directory(self.database.root)
+        return Records.in_directory(self.database)
 
 
 def stores_of(config: StudioConfig, store: Path) -> Stores:
-    """`store` is the embedded default's directory (setting `places.store`)."""
-    return Stores(
-        artifacts=_place("storage", config, config.storage, _STORAGE_BUCKET, store),
-        database=_place("database", config, config.database, _DATABASE_BUCKET, store / "db"),
-    )
+    """`store` is this machine's own (setting `places.store`)."""
+    database = store / "db"
+    storage = config.storage or _section(store)
+    sections = {"storage": storage, "database": config.database or _section(database)}
+    return Stores(_directory(config, storage), database, sections)
 
 
-def _place(name: str, config: StudioConfig, section: Mapping[str, Any], bucket: str, default: Path) -> Place:
-    if not section:
-        return Place(default, {"type": "local", "endpoint": str(default.parent), "bucket": default.name})
-    kind = str(section.get("type", "")).lower()
+def _section(directory: Path) -> dict[str, str]:
+    return {"type": "local", "endpoint": str(directory.parent), "bucket": directory.name}
+
+
+def _directory(config: StudioConfig, storage: Mapping[str, Any]) -> Path:
+    kind = str(storage.get("type", "")).lower()
     if kind != "local":
         raise ConfigError(
-            f"{config.path}: {name}.type is {kind or 'missing'!r}; this release keeps artifacts and records in "
-            "directories only",
-            hint=f"Set {name}.type to local, with the directory as {name}.endpoint, or leave {name} out: {default} "
-            "is used then.",
+            f"{config.path}: storage.type is {kind or 'missing'!r}; this release keeps artifacts in directories",
+            hint="Set storage.type to local, with the directory as storage.endpoint, or leave storage out.",
         )
-    endpoint = Path(str(section.get("endpoint") or "~")).expanduser().absolute()
-    return Place(endpoint / str(section.get("bucket") or bucket), section)
+    endpoint = Path(str(storage.get("endpoint") or "~")).expanduser().absolute()
+    return endpoint / str(storage.get("bucket") or _BUCKET)

@@ -101,11 +101,10 @@ def read_back(message: Mapping[str, Any]) -> Request:
 
 
 async def _request(draft: Draft, workspace: Mapping[str, Any], captures: Sequence[Capture], desk: Desk) -> Request:
-    place = desk.stores.artifacts
-    captured = {capture.label: artifacts.mutable(place, draft.key, capture.label) for capture in captures}
+    captured = {capture.label: artifacts.mutable(desk.stores, draft.key, capture.label) for capture in captures}
     for capture in captures:
         await _store_start(capture, str(captured[capture.label]["key"]), desk)
-    own = {"workspace": workspace, **artifacts.results(place, draft.key), **captured}
+    own = {"workspace": workspace, **artifacts.results(desk.stores, draft.key), **captured}
     whole = replace(draft, artifacts={**draft.artifacts, **own})
     return read_back(message(whole, desk.config, desk.stores))
 
@@ -170,7 +169,7 @@ async def _store_package(found: package.Package, desk: Desk) -> dict[str, Any]:
     """Put the package into the blob store unless it is there, and return its artifact."""
     packed = await _archive(found, desk.say)
     with packed.file:
-        artifact = artifacts.blob(desk.stores.artifacts, packed.digest)
+        artifact = artifacts.blob(desk.stores, packed.digest)
         if not await _stored(desk.store, str(artifact["key"])):
             desk.say(f"storing {len(found.files)} files of {found.root}, {format_size(packed.size)}")
             await desk.store.put(str(artifact["key"]), _pieces(packed))

@@ -3,11 +3,13 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from studio_runner.client.artifact_files import Stored, stored
 from studio_runner.messages.units import format_duration, format_size
 from studio_runner.reports.records import Record, Records
+
+if TYPE_CHECKING:  # what looks into stores reads messages, and a list of experiments does not
+    from studio_runner.client.artifact_files import Stored
 
 _TIMES = {
     "time_added": "submitted",
@@ -76,7 +78,7 @@ class Details:
     """Everything about one experiment."""
 
     record: Record
-    artifacts: Sequence[Stored]
+    artifacts: "Sequence[Stored]"
 
     def document(self) -> dict[str, Any]:
         """For programs: the record, its artifacts with their sizes."""
@@ -110,11 +112,6 @@ class Details:
             "cpu time": format_duration(own["cpu_seconds"]) if own.get("cpu_seconds") else None,
         }
         return {name: str(value) for name, value in found.items() if value not in (None, "")}
-
-
-async def details(record: Record) -> Details:
-    """Look up what the stores have."""
-    return Details(record, await stored(record))
 
 
 def _exit(own: Mapping[str, Any]) -> str | None:

@@ -81,22 +81,21 @@ def tail_offset(path: Path, lines: int) -> int:
     """Where the last `lines` lines of a file begin."""
     with path.open("rb") as file:
         position = end = file.seek(0, 2)
-        missing = lines
-        while position > 0 and lines > 0:
+        if lines <= 0:
+            return end
+        while position:
             start = max(0, position - CHUNK)
             file.seek(start)
             block = file.read(position - start)
-            if position == end and block.endswith(b"\n"):
-                block = block[:-1]
-            for _ in range(missing):
-                found = block.rfind(b"\n")
-                if found < 0:
-                    break
-                block, missing = block[:found], missing - 1
-                if not missing:
-                    return start + found + 1
+            stop = len(block)
+            while (stop := block.rfind(b"\n", 0, stop)) >= 0:
+                if start + stop == end - 1:  # ends the last line, begins none
+                    continue
+                lines -= 1
+                if not lines:
+                    return start + stop + 1
             position = start
-    return 0 if lines > 0 else end
+    return 0
 
 
 class _Following:
