@@ -3,6 +3,7 @@
 import logging
 import os
 import stat
+import time
 from collections.abc import Callable, Iterator
 from itertools import chain
 from pathlib import Path
@@ -92,8 +93,9 @@ class Unpacker:
 
     def _begin(self, head: bytes) -> None:
         self._head = None
-        self._kind = Compression.of_content(head)
-        if self._kind is Compression.NONE and not looks_like_header(head[:BLOCK]):
+        plain = looks_like_header(head[:BLOCK])  # first: a member may be called `BZh`
+        self._kind = Compression.NONE if plain else Compression.of_content(head)
+        if self._kind is Compression.NONE and not plain:
             raise ArtifactInvalidError(
                 f"is no tar archive, plain or compressed: it starts with {head[:8]!r}",
                 hint="pack it with tar, or send the artifact with unpack false",
@@ -126,6 +128,13 @@ def pack(
     """
     packer = _Packer(directory, mtime, note)
     return compress(packer.stream(walk(directory, keep)), compression)
+
+
+def pack_file(name: str, content: bytes, compression: Compression = Compression.NONE) -> bytes:
+    """An archive with one file in it, as clients expect of an artifact that is a document."""
+    member = Member(os.fsencode(name), FILE, 0o644, len(content), time.time_ns())
+    blocks = (encode(member), content, bytes(padding(len(content))), END)
+    return b"".join(compress(blocks, compression))
 
 
 class _Packer:

@@ -111,6 +111,11 @@ def _zstd() -> "ModuleType":
     return cast("ModuleType", zstd)
 
 
+def _zstd_options() -> dict[object, int]:
+    """Without its checksum, which is off unless asked for, damage would pass unnoticed."""
+    return {_zstd().CompressionParameter.checksum_flag: 1}
+
+
 _DECODERS: dict[Compression, Callable[[], _Decoder]] = {
     Compression.GZIP: _GzipDecoder,
     Compression.BZIP2: bz2.BZ2Decompressor,
@@ -121,7 +126,7 @@ _ENCODERS: dict[Compression, Callable[[], _Encoder]] = {
     Compression.GZIP: lambda: zlib.compressobj(wbits=_GZIP),
     Compression.BZIP2: bz2.BZ2Compressor,
     Compression.XZ: lzma.LZMACompressor,
-    Compression.ZSTD: lambda: cast("_Encoder", _zstd().ZstdCompressor()),
+    Compression.ZSTD: lambda: cast("_Encoder", _zstd().ZstdCompressor(options=_zstd_options())),
 }
 
 

@@ -42,7 +42,11 @@ class Draft:
         return os.fstat(self._descriptor)
 
     def publish(self, target: str) -> None:
-        """Give the file its name, in place of what had it; lasting once this returns."""
+        """Give the file its name, in place of what had it.
+
+        The directory is not synced: journals keep the order of names, so whatever is renamed or removed after this
+        (a delivery's file among them) does not outlast it in a power failure.
+        """
         if not self._named:
             os.link(
                 f"/proc/self/fd/{self._descriptor}", self._name, src_dir_fd=self._descriptor, follow_symlinks=True
@@ -50,7 +54,6 @@ class Draft:
             self._named = True
         os.replace(self._name, target)
         self._named = False
-        sync_directory(self._directory)
 
     def discard(self) -> None:
         """Close the file and, unless it was published, remove it."""
@@ -63,9 +66,10 @@ class Draft:
         if _UNNAMED and os.path.isdir("/proc/self/fd"):
             try:
                 return os.open(self._directory, _UNNAMED | _WRITE, 0o666)
+            except FileNotFoundError:
+                raise
             except OSError:
-                if not os.path.isdir(self._directory):
-                    raise
+                pass  # not every file system can; and if it is something else, it will show
         sweep(self._directory)
         self._named = True
         return os.open(self._name, _WRITE | os.O_CREAT | os.O_EXCL, 0o666)
@@ -78,15 +82,6 @@ def draft(directory: str) -> Draft:
     except FileNotFoundError:
         os.makedirs(directory, exist_ok=True)
         return Draft(directory)
-
-
-def sync_directory(directory: str) -> None:
-    """Make the names in `directory` last."""
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def sweep(directory: str) -> None:

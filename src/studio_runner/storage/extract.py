@@ -97,9 +97,9 @@ class Extraction:
         return last
 
     def _steps(self, member: Member) -> list[bytes]:
-        if member.name.startswith(b"/"):
-            raise self._invalid("has an absolute name")
         steps = self._split(member.name)
+        if steps and member.name.startswith(b"/"):  # `/` alone is what Python's tarfile calls the top
+            raise self._invalid("has an absolute name")
         if not steps and member.kind != DIRECTORY:
             raise self._invalid("has no name")
         return steps

@@ -87,7 +87,7 @@ def looks_like_header(block: bytes) -> bool:
 
 
 def decode(block: bytes, offset: int) -> Member:
-    """The member that `block`, found at `offset` of the archive, announces (long names not yet applied)."""
+    """What `block`, found at `offset` of the archive, announces, before extension headers have their say."""
     if not _checksum_holds(block):
         raise ArtifactInvalidError(f"damaged at byte {offset:,} of the archive: no tar header where one must be")
     try:
@@ -98,7 +98,7 @@ def decode(block: bytes, offset: int) -> Member:
     if block[345] and block[257:263] == b"ustar\0":
         name = _text(block[345:500]) + b"/" + name
     if kind in _PLAIN_FILES:
-        kind = DIRECTORY if name.endswith(b"/") else FILE
+        kind = FILE
     if kind in _WITHOUT_DATA:
         size = 0
     if size < 0:

@@ -5,6 +5,8 @@ from typing import Protocol
 from studio_runner.errors import ArtifactInvalidError
 from studio_runner.storage.tar import (
     BLOCK,
+    DIRECTORY,
+    FILE,
     LABEL,
     LONG_NAME,
     LONG_TARGET,
@@ -84,6 +86,8 @@ class TarReader:
         if self._records or self._defaults:
             member = amend(member, self._defaults | self._records)
             self._records = {}
+        if member.kind == FILE and not member.size and member.name.endswith(b"/"):
+            member = member._replace(kind=DIRECTORY)  # as tar wrote them before there were kinds
         self._left, self._pad = member.size, padding(member.size)
         self._open = member.kind != LABEL
         if self._open:
