@@ -2,7 +2,8 @@
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
+from typing import TYPE_CHECKING
 
 import click
 
@@ -11,6 +12,9 @@ from studio_runner.cli.session import Session
 from studio_runner.config import kinds
 from studio_runner.config.options import NOT_HERE
 from studio_runner.config.settings import Settings
+
+if TYPE_CHECKING:
+    from studio_runner.runner.daemon import Tally
 
 log = logging.getLogger(__name__)
 
@@ -48,10 +52,29 @@ def command(session: Session, settings: Settings) -> None:
     SIGTERM or Ctrl-C: take nothing new, finish what runs. A second one: stop the experiments as well; they go back
     to their queues.
     """
-    from studio_runner.runner.daemon import serve
-
     for note in session.configuration().notes:
         log.warning(note)
-    tally = asyncio.run(serve(settings))
+    tally = asyncio.run(_serving(session, settings))
     ends = ", ".join(f"{count} {reason}" for reason, count in tally.by_reason.items())
     log.info("%d experiments started%s", tally.started, f": {ends}" if ends else "")
+
+
+def _serving(session: Session, settings: Settings) -> "Coroutine[None, None, Tally]":
+    """The daemon, with its HTTP side unless there is to be none."""
+    if settings.http.address:
+        from studio_runner.web.binding import AddressInUseError, listen
+
+        try:
+            listening = listen(settings.http)
+        except AddressInUseError as error:
+            if not session.configuration().values["http.address"].default:
+                raise
+            # nobody asked for it: most likely it is a second runner on this machine
+            log.warning("%s: going on without dashboard, metrics and API. %s", error, error.hint)
+        else:
+            from studio_runner.web.app import serve as serve_with_http
+
+            return serve_with_http(settings, listening)
+    from studio_runner.runner.daemon import serve
+
+    return serve(settings)

@@ -71,10 +71,6 @@ class Daemon:
     def counts(self) -> QueueCounts:
         return self._intake.counts
 
-    def serves(self, queue: str) -> bool:
-        """Whether experiments of this queue are taken, by its name."""
-        return self.host.settings.queues.serves(queue)
-
     def drain(self) -> None:
         """Take nothing new; what runs goes on to its end."""
         self._quota.closed = True
@@ -110,7 +106,7 @@ class Daemon:
         consumers: dict[str, asyncio.Task[None]] = {}
         async with asyncio.TaskGroup() as group:
             while True:
-                names = {name for name in await self._broker.queues() if self.serves(name)}
+                names = {name for name in await self._broker.queues() if self.host.settings.queues.serves(name)}
                 self.counts.found.update(names)
                 for name in names - consumers.keys():
                     log.info("serving queue %s", name)

@@ -1,0 +1,210 @@
+"""Figures for Prometheus: what happened, counted as it happens, and how things stand, looked up when asked.
+
+Names with the prefix `runner_` are those that existing dashboards ask for (INTERFACE section 10); ours begin with
+`studio_runner_`. The number of series is bounded: only a running experiment has a series of its own.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from prometheus_client import CollectorRegistry, Histogram, ProcessCollector, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric, UnknownMetricFamily
+
+from studio_runner.errors import Reason
+from studio_runner.machine.inventory import Capacity
+from studio_runner.reports.base import Ended, Event, StageEntered, Started, Subject
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+MOST_PROJECTS = 200
+"""Pairs of project and queue that are counted apart; experiments of further ones count for `OTHER`."""
+OTHER = "(other)"
+MOST_OPEN = 10_000
+"""Attempts whose stage is remembered; an attempt that never reported its end must not stay for ever."""
+
+_SECONDS = (0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100, 300, 1000, 3000, 10_000, 30_000, 100_000)
+_KNOWN_TIME = 10.0
+"""A `time_added` below this means that nobody knows it (INTERFACE section 1)."""
+_QUEUE = ("host", "queue_type", "queue_name")
+_PROJECT = ("host", "project", "experiment", "queue_type", "queue_name")
+
+
+@dataclass(frozen=True)
+class CacheFigures:
+    """The cache of environments; `size` in bytes."""
+
+    hits: int
+    misses: int
+    size: int
+
+
+@dataclass(frozen=True)
+class QueueFigures:
+    """One queue: how often it was found (or not), its messages looked at and left, and how many it has by state."""
+
+    name: str
+    found: int = 0
+    failed: int = 0
+    checked: int = 0
+    ignored: int = 0
+    messages: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How things stand at the moment of a scrape."""
+
+    total: Capacity
+    free: Capacity
+    draining: bool
+    running: Sequence[Subject]
+    queues: Sequence[QueueFigures]
+    environments: CacheFigures
+
+
+class Metrics:
+    """A reporter that counts; `exposition` writes all figures as Prometheus reads them."""
+
+    def __init__(self, host: str) -> None:
+        self._host = host
+        self._stages: dict[str, tuple[str, float]] = {}
+        self._ended = dict.fromkeys(Reason, 0)
+        self._completed: dict[tuple[str, str], int] = {}
+        self._registry = CollectorRegistry()
+        ProcessCollector(registry=self._registry)
+        self._stage_seconds = Histogram(
+            "studio_runner_stage_seconds",
+            "Time that attempts spent in a stage.",
+            ["stage"],
+            registry=self._registry,
+            buckets=_SECONDS,
+        )
+        self._to_run = Histogram(
+            "studio_runner_time_to_run_seconds",
+            "From the submission of an experiment to the start of its script, first attempts.",
+            registry=self._registry,
+            buckets=_SECONDS,
+        )
+
+    async def report(self, event: Event) -> None:
+        match event:
+            case Started():
+                self._enter(event.subject.key, "prepare", event.at)
+            case StageEntered():
+                self._enter(event.subject.key, event.stage, event.at)
+                if event.stage == "run" and event.subject.number == 1:
+                    self._observe_wait(event)
+            case Ended():
+                self._leave(event.subject.key, event.at)
+                self._ended[event.reason] += 1
+                if event.final:
+                    self._complete(event.subject)
+
+    def exposition(self, standing: Standing) -> bytes:
+        """Everything, in the text format (`CONTENT_TYPE`)."""
+        now = CollectorRegistry()
+        now.register(_Collected([*_standing(self._host, standing), self._attempts(), self._completions()]))
+        return generate_latest(self._registry) + generate_latest(now)
+
+    def _enter(self, key: str, stage: str, at: float) -> None:
+        self._leave(key, at)
+        self._stages[key] = (stage, at)
+        if len(self._stages) > MOST_OPEN:
+            del self._stages[next(iter(self._stages))]
+
+    def _leave(self, key: str, at: float) -> None:
+        if entered := self._stages.pop(key, None):
+            stage, since = entered
+            self._stage_seconds.labels(stage).observe(max(0.0, at - since))
+
+    def _observe_wait(self, event: StageEntered) -> None:
+        added = event.subject.experiment.get("time_added")
+        if isinstance(added, int | float) and added > _KNOWN_TIME:
+            self._to_run.observe(max(0.0, event.at - added))
+
+    def _complete(self, subject: Subject) -> None:
+        where = (_project(subject), subject.queue)
+        if where not in self._completed and len(self._completed) >= MOST_PROJECTS:
+            where = (OTHER, OTHER)
+        self._completed[where] = self._completed.get(where, 0) + 1
+
+    def _attempts(self) -> Metric:
+        family = CounterMetricFamily("studio_runner_attempts", "Attempts that ended.", labels=("reason",))
+        for reason, count in self._ended.items():
+            family.add_metric((reason.value,), count)
+        return family
+
+    def _completions(self) -> Metric:
+        """Without the experiment's key: a series per experiment would stay for ever."""
+        family = UnknownMetricFamily("runner_project_completed", "Experiments that are over.", labels=_PROJECT)
+        for (project, queue), count in self._completed.items():
+            family.add_metric((self._host, project, "", queue_type(queue), queue), count)
+        return family
+
+
+class _Collected:
+    """Families that are there already, as a registry wants them."""
+
+    def __init__(self, families: Iterable[Metric]) -> None:
+        self._families = list(families)
+
+    def collect(self) -> Iterable[Metric]:
+        return self._families
+
+
+def queue_type(queue: str) -> str:
+    """`local` of `local_default`."""
+    return queue.partition("_")[0]
+
+
+def _standing(host: str, standing: Standing) -> Iterator[Metric]:
+    yield from _machine(standing)
+    yield _running(host, standing.running)
+    yield from _queues(host, standing.queues)
+    cache = standing.environments
+    name = "studio_runner_environment_cache"
+    yield CounterMetricFamily(f"{name}_hits", "Environments that were there already.", cache.hits)
+    yield CounterMetricFamily(f"{name}_misses", "Environments that had to be built.", cache.misses)
+    yield GaugeMetricFamily(f"{name}_bytes", "Size of all environments that are kept.", cache.size)
+
+
+def _machine(standing: Standing) -> Iterator[Metric]:
+    for name, unit in (("cores", "cores"), ("memory", "memory_bytes"), ("disk", "disk_bytes")):
+        total, free = getattr(standing.total, name), getattr(standing.free, name)
+        yield GaugeMetricFamily(f"studio_runner_capacity_{unit}", f"What experiments may have ({name}).", total)
+        yield GaugeMetricFamily(f"studio_runner_reserved_{unit}", f"What experiments have ({name}).", total - free)
+    yield GaugeMetricFamily("studio_runner_draining", "1 when nothing new is taken.", int(standing.draining))
+
+
+def _running(host: str, subjects: Sequence[Subject]) -> Metric:
+    family = GaugeMetricFamily("runner_project_running", "Experiments that run now.", labels=_PROJECT)
+    for subject in subjects:
+        labels = (host, _project(subject), subject.key, queue_type(subject.queue), subject.queue)
+        family.add_metric(labels, 1)
+    return family
+
+
+def _queues(host: str, queues: Sequence[QueueFigures]) -> Iterator[Metric]:
+    counted = {
+        "runner_queue_refresh_success": ("Times the queue was found.", [one.found for one in queues]),
+        "runner_queue_refresh_fail": ("Times the queue could not be read.", [one.failed for one in queues]),
+        "runner_queue_checked": ("Times a message of the queue was looked at.", [one.checked for one in queues]),
+        "runner_queue_ignored": ("Times a message was left where it is.", [one.ignored for one in queues]),
+    }
+    for name, (about, values) in counted.items():
+        # not counters to the library, which would put `_total` behind the names that dashboards know
+        family = UnknownMetricFamily(name, about, labels=_QUEUE)
+        for queue, value in zip(queues, values, strict=True):
+            family.add_metric((host, queue_type(queue.name), queue.name), value)
+        yield family
+    depth = GaugeMetricFamily(
+        "studio_runner_queue_messages", "Messages by state.", labels=("queue_type", "queue_name", "state")
+    )
+    for queue in queues:
+        for state, count in queue.messages.items():
+            depth.add_metric((queue_type(queue.name), queue.name, state), count)
+    yield depth
+
+
+def _project(subject: Subject) -> str:
+    return str(subject.experiment.get("project") or "")

@@ -1,0 +1,186 @@
+"""What the HTTP side shows: the runner, its queues, its experiments, looked up when somebody asks."""
+
+import asyncio
+import os
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+from studio_runner import __version__
+from studio_runner.errors import BrokerError, NotFoundError, Reason
+from studio_runner.machine.inventory import Capacity
+from studio_runner.process.limits import memory
+from studio_runner.queues.local import LocalBroker
+from studio_runner.reports.prometheus import CacheFigures, QueueFigures, Standing
+from studio_runner.reports.records import Record, Records
+from studio_runner.runner.attempt import Attempt
+from studio_runner.runner.daemon import Daemon
+from studio_runner.runner.intake import need_of
+from studio_runner.runner.outcome import of_reason
+from studio_runner.runner.trial import Trial
+from studio_runner.web.catalogue import Catalogue, ExperimentLine
+
+
+@dataclass(frozen=True)
+class RunnerLimits:
+    """When the runner ends by itself, as it was told; 0: never."""
+
+    tasks: int
+    idle_duration: float
+    interval: float
+
+
+@dataclass(frozen=True)
+class Running:
+    """An experiment that runs here now. `elapsed` in seconds, `memory` what it has now and `cores` what is reserved
+    for it; sizes in bytes."""
+
+    key: str
+    attempt: int
+    queue: str
+    project: str | None
+    stage: str
+    started: float
+    elapsed: float
+    cores: int
+    memory: int
+    memory_reserved: int
+
+
+@dataclass(frozen=True)
+class RunnerView:
+    """The runner. `started` is Unix time, `uptime` in seconds; `total` is what experiments may have of the machine,
+    `free` what nobody has reserved."""
+
+    host: str
+    runner: str
+    version: str
+    started: float
+    uptime: float
+    draining: bool
+    total: Capacity
+    free: Capacity
+    limits: RunnerLimits
+    running: Sequence[Running]
+
+
+@dataclass(frozen=True)
+class QueueView:
+    """A queue and its messages by state; `served`: this runner takes experiments from it."""
+
+    name: str
+    served: bool
+    waiting: int
+    claimed: int
+    delayed: int
+    dead: int
+
+
+class Overview:
+    """Reads what the daemon, the queues and the records know.
+
+    `broker` is another one than the daemon's: what that one is asked decides what the daemon is told of.
+    """
+
+    def __init__(self, daemon: Daemon, broker: LocalBroker) -> None:
+        self.daemon, self.broker = daemon, broker
+        database = daemon.host.settings.places.store / "db"
+        self.records = Records.in_directory(database)
+        self._catalogue = Catalogue(database / "experiments")
+        self._started = time.time()
+
+    def runner(self) -> RunnerView:
+        host, now = self.daemon.host, time.time()
+        limits = host.settings.limits
+        return RunnerView(
+            host=host.identity.host,
+            runner=host.identity.runner,
+            version=__version__,
+            started=self._started,
+            uptime=now - self._started,
+            draining=self.daemon.draining,
+            total=host.ledger.total,
+            free=host.ledger.free,
+            limits=RunnerLimits(limits.tasks, limits.idle_duration, limits.interval),
+            running=[_running(trial, now) for trial in self._trials()],
+        )
+
+    async def queues(self) -> list[QueueView]:
+        statuses = [await self.broker.status(name) for name in await self.broker.queues()]
+        serves = self.daemon.host.settings.queues.serves
+        return [QueueView(served=serves(status.name), **asdict(status)) for status in statuses]
+
+    async def experiments(self) -> tuple[ExperimentLine, ...]:
+        """Newest first."""
+        return await self._catalogue.lines()
+
+    async def record(self, key: str) -> Record:
+        record = await self.records.read(key)
+        if record is None:
+            raise NotFoundError(
+                f"There is no experiment {key!r}", hint="GET /api/v1/experiments lists those there are."
+            )
+        return record
+
+    def attempt(self, key: str) -> Attempt | None:
+        """The attempt that runs here now."""
+        return next((attempt for attempt in self.daemon.attempts if attempt.key == key), None)
+
+    def is_over(self, attempt: Attempt) -> bool:
+        return attempt not in self.daemon.attempts
+
+    def stop(self, attempt: Attempt) -> None:
+        attempt.stop(of_reason(Reason.STOPPED))
+
+    async def troubles(self) -> list[str]:
+        """Why this runner should get no work now; empty when it should."""
+        found = ["it is draining"] if self.daemon.draining else []
+        try:
+            await self.broker.queues()
+        except BrokerError as error:
+            found.append(str(error))
+        place = self.daemon.host.settings.places.working_dir
+        if not await asyncio.to_thread(os.access, place, os.W_OK | os.X_OK):
+            found.append(f"the working directory {place} cannot be written")
+        return found
+
+    async def standing(self) -> Standing:
+        ledger, counts = self.daemon.host.ledger, self.daemon.counts
+        return Standing(
+            total=ledger.total,
+            free=ledger.free,
+            draining=self.daemon.draining,
+            running=[trial.subject for trial in self._trials()],
+            queues=[
+                QueueFigures(
+                    name=queue.name,
+                    found=counts.found[queue.name],
+                    failed=counts.failed[queue.name],
+                    checked=counts.checked[queue.name],
+                    ignored=counts.ignored[queue.name],
+                    messages={state: getattr(queue, state) for state in ("waiting", "claimed", "delayed", "dead")},
+                )
+                for queue in await self.queues()
+            ],
+            environments=CacheFigures(0, 0, 0),
+        )
+
+    def _trials(self) -> list[Trial]:
+        return [attempt.trial for attempt in self.daemon.attempts if attempt.trial]
+
+
+def _running(trial: Trial, now: float) -> Running:
+    need = need_of(trial.request)
+    return Running(
+        key=trial.subject.key,
+        attempt=trial.subject.number,
+        queue=trial.subject.queue,
+        project=trial.request.project or None,
+        stage=trial.stage,
+        started=trial.started_at,
+        elapsed=now - trial.started_at,
+        cores=need.cores,
+        memory=memory(trial.process, sys.maxsize) if trial.process else 0,
+        memory_reserved=need.memory,
+    )

@@ -1,0 +1,62 @@
+"""The HTTP server inside the runner's own event loop."""
+
+import asyncio
+import logging
+import socket
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+
+import uvicorn
+from starlette.types import ASGIApp
+
+CONNECTIONS = 200
+"""More than so many at a time are answered with 503."""
+FAREWELL = 2
+"""Seconds that open responses get to end when the runner ends."""
+
+
+class _Server(uvicorn.Server):
+    """Without what a server needs that is a process of its own: signal handlers, and waking ten times a second."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self._over = asyncio.Event()
+
+    def end(self) -> None:
+        self._over.set()
+
+    async def main_loop(self) -> None:
+        await self._over.wait()
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+@asynccontextmanager
+async def serving(app: ASGIApp, sock: socket.socket, farewell: Callable[[], None]) -> AsyncIterator[None]:
+    """Answer requests that come to `sock` until the context ends; `farewell` ends the responses that never end by
+    themselves."""
+    logging.getLogger("uvicorn").setLevel(logging.WARNING)
+    config = uvicorn.Config(
+        app,
+        http="h11",
+        ws="none",
+        lifespan="off",
+        interface="asgi3",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        date_header=False,
+        proxy_headers=False,
+        limit_concurrency=CONNECTIONS,
+        timeout_graceful_shutdown=FAREWELL,
+    )
+    server = _Server(config)
+    async with asyncio.TaskGroup() as group:
+        group.create_task(server.serve([sock]), name="http")
+        try:
+            yield
+        finally:
+            farewell()
+            server.end()
