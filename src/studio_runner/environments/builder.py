@@ -172,7 +172,7 @@ def _ways(requirements: RequirementSet) -> Iterator[Way]:
     lines, without_tools = requirements.lines, requirements.without_tools()
     yield Way(lines)
     if without_tools != lines:
-        yield Way(without_tools, note="trying again without the packaging tools that the list names")
+        yield Way(without_tools, note="trying again without a fixed version of pip, setuptools and wheel")
     yield Way(without_tools, ("--no-deps",), note=_NO_DEPS)
 
 

@@ -1,15 +1,12 @@
-"""Compiles environments in the background, so that the second experiment finds bytecode.
+"""Compiles environments in the background, at the lowest priority.
 
-uv installs without compiling, and in a read-only environment nobody else can. Compiling up front would make the
-first experiment wait; so it starts at once, and beside it the environment is compiled at the lowest priority, in
-the order in which this experiment imports (docs/decisions has the figures).
+uv installs without compiling. What an experiment imports, its own interpreter compiles and keeps: the `__pycache__`
+directories are the one thing in an environment that it may write to. So the first experiment starts at once and a
+second one with the same imports finds bytecode; the rest is compiled here, for those with other imports.
 """
 
 import asyncio
-import json
 import logging
-from pathlib import Path
-from typing import Any
 
 from studio_runner.environments.cache import EnvironmentCache, Slot
 from studio_runner.environments.packages import site_packages
@@ -19,10 +16,25 @@ from studio_runner.process.base import Command
 
 logger = logging.getLogger(__name__)
 
-_PROGRAM = Path(__file__).with_name("precompile.py")
-_HEAD_START = 0.05
+_HEAD_START = 0.02
 """Seconds that the experiment gets to be started first."""
 _AT_ONCE = 1
+
+_PROGRAM = """\
+import compileall, os, re, sys
+
+site = sys.argv[1]
+try:  # the kernel gives such a process idle input and output as well
+    os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+except (AttributeError, OSError):
+    os.nice(19)
+for leave_out in (re.compile("/tests?/"), None):
+    compileall.compile_dir(site, maxlevels=100, quiet=2, rx=leave_out)
+os.sync()  # from here on a loss of power damages nothing
+files = (os.path.join(folder, name) for folder, _, names in os.walk(site) for name in names)
+print(sum(os.path.getsize(path) for path in files if path.endswith(".pyc")))
+"""
+"""Takes up where it was killed: files that are compiled are passed over, and each appears whole, by rename."""
 
 
 class BytecodeCompiler:
@@ -34,11 +46,11 @@ class BytecodeCompiler:
         self._gate = asyncio.Semaphore(_AT_ONCE)
         self._tasks: dict[str, asyncio.Task[None]] = {}
 
-    def start(self, slot: Slot, script: Path | None) -> None:
-        """Compile the slot's environment unless that is done or under way, what `script` imports first."""
+    def start(self, slot: Slot) -> None:
+        """Compile the slot's environment unless that is done or under way."""
         key = slot.directory.name
         if key not in self._tasks and not slot.compiled:
-            self._tasks[key] = asyncio.create_task(self._compile(key, script), name=f"compile {key}")
+            self._tasks[key] = asyncio.create_task(self._compile(key), name=f"compile {key}")
             self._tasks[key].add_done_callback(lambda _: self._tasks.pop(key, None))
 
     async def idle(self) -> None:
@@ -51,34 +63,24 @@ class BytecodeCompiler:
             task.cancel()
         await self.idle()
 
-    async def _compile(self, key: str, script: Path | None) -> None:
+    async def _compile(self, key: str) -> None:
         await asyncio.sleep(_HEAD_START)
         async with self._gate:
-            slot = self._cache.find(key)  # an own hold: the experiment may end before this does
+            slot = self._cache.find(key)  # a hold of its own: the experiment may end before this does
             if slot is None:
                 return
             try:
-                await self._run(slot, script)
+                await self._run(slot)
             except StudioRunnerError as error:
                 logger.warning("bytecode of %s was not compiled: %s", key, error)
             finally:
                 slot.close()
 
-    async def _run(self, slot: Slot, script: Path | None) -> None:
+    async def _run(self, slot: Slot) -> None:
         lines: list[str] = []
-        code = await self._programs.run(_command(slot, script), lines.append)
+        argv = (slot.manifest.executable, "-E", "-s", "-S", "-c", _PROGRAM, str(site_packages(slot.prefix)))
+        code = await self._programs.run(Command(argv, {"LC_ALL": "C.UTF-8"}, slot.directory), lines.append)
         if code == 0 and lines and lines[-1].isdecimal():
             slot.set_compiled(int(lines[-1]))
         else:
             logger.warning("compiling %s ended with %d: %s", slot.directory.name, code, " | ".join(lines[-3:]))
-
-
-def _command(slot: Slot, script: Path | None) -> Command:
-    modules = [name for package in slot.manifest.packages for name in package.modules]
-    work: dict[str, Any] = {
-        "site": str(site_packages(slot.prefix)),
-        "script": None if script is None else str(script),
-        "modules": modules,
-    }
-    argv = (slot.manifest.executable, "-E", "-s", str(_PROGRAM), json.dumps(work))
-    return Command(argv, {"LC_ALL": "C.UTF-8"}, slot.directory)

@@ -5,7 +5,7 @@ On disk, below one directory:
     <key>/             one environment; counts as one only while it has a manifest
       env/             the environment itself, read-only
       manifest.json    written last, by rename
-      compiled         written when all of it has bytecode: the bytes of that
+      compiled         written when all of it has bytecode and is flushed to disk: the bytes of that
     <key>.lock         held exclusively to build or remove <key>, shared while somebody uses it;
                        its modification time is when that was last begun
     trash/             what is being removed
@@ -22,9 +22,10 @@ import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 
-from studio_runner.environments.files import make_read_only, remove_tree, write_atomically
+from studio_runner.environments.files import remove_tree, write_atomically
 from studio_runner.environments.packages import Package
 
 FORMAT = 1
@@ -45,6 +46,9 @@ class Manifest:
     executable: str
     packages: tuple[Package, ...]
     guards: tuple[tuple[str, int], ...]
+    boot: str
+    """Of which start of this machine; until the environment is on disk for certain, it is worth nothing after
+    another one."""
 
     def to_json(self) -> str:
         return json.dumps({"format": FORMAT, **asdict(self)})
@@ -54,10 +58,7 @@ class Manifest:
         stored = json.loads(text)
         if stored.pop("format") != FORMAT:
             raise ValueError("another format")
-        packages = tuple(
-            Package(**{**one, "requires": tuple(one["requires"]), "modules": tuple(one["modules"])})
-            for one in stored.pop("packages")
-        )
+        packages = tuple(Package(**{**one, "requires": tuple(one["requires"])}) for one in stored.pop("packages"))
         guards = tuple((name, time) for name, time in stored.pop("guards"))
         return cls(packages=packages, guards=guards, **stored)
 
@@ -117,7 +118,6 @@ class Slot:
 
     def publish(self, manifest: Manifest) -> None:
         """From here on the environment is one that others find and use."""
-        make_read_only(self.prefix)
         write_atomically(self.directory / _MANIFEST, manifest.to_json())
         self._manifest = manifest
 
@@ -154,8 +154,7 @@ class EnvironmentCache:
             lock = Lock.take(self._lock_path(name), fcntl.LOCK_SH)
             if lock is None:
                 continue
-            manifest = self._manifest(name)
-            if manifest is not None and _unchanged(self._root / name / "env", manifest):
+            if manifest := self._usable(name):
                 lock.touch()
                 return Slot(self._root / name, lock, manifest)
             lock.close()
@@ -168,7 +167,7 @@ class EnvironmentCache:
         lock, name = await self._exclusive(key, waiting)
         try:
             directory = self._root / name
-            if (manifest := self._manifest(name)) and _unchanged(directory / "env", manifest):
+            if manifest := self._usable(name):
                 yield Slot(directory, lock, manifest)
                 return
             await asyncio.to_thread(self._discard, name)
@@ -198,8 +197,15 @@ class EnvironmentCache:
 
     def _spoilt(self, name: str) -> bool:
         """Published, and changed since: not being built, and not to be used."""
+        return self._manifest(name) is not None and self._usable(name) is None
+
+    def _usable(self, name: str) -> Manifest | None:
         manifest = self._manifest(name)
-        return manifest is not None and not _unchanged(self._root / name / "env", manifest)
+        if manifest is None or not _unchanged(self._root / name / "env", manifest):
+            return None
+        # Before it is flushed a loss of power may have left empty files behind.
+        flushed = manifest.boot == boot_id() or (self._root / name / _COMPILED).exists()
+        return manifest if flushed else None
 
     def evict(self) -> None:
         """Remove leftovers, then the least recently used environments until the rest fits the budget. What is in
@@ -284,6 +290,15 @@ def _generations(key: str) -> Iterator[str]:
     another is still using it."""
     yield key
     yield from (f"{key}.{number}" for number in range(1, _GENERATIONS))
+
+
+@cache
+def boot_id() -> str:
+    """Tells one start of this machine from another (Linux; elsewhere they all look alike)."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return ""
 
 
 def guards(prefix: Path, names: tuple[str, ...]) -> tuple[tuple[str, int], ...]:

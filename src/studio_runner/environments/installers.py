@@ -105,7 +105,7 @@ def uv_variables(indexes: Indexes) -> dict[str, str]:
 
 
 def pip_installer(python: Path, indexes: Indexes, env: Mapping[str, str]) -> Installer:
-    argv = (str(python), "-m", "pip", "install", "--no-compile")
+    argv = (str(python), "-m", "pip", "install")
     own = {
         "PIP_DISABLE_PIP_VERSION_CHECK": "1",
         "PIP_NO_COLOR": "1",

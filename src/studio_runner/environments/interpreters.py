@@ -70,11 +70,13 @@ class Interpreter:
 
 
 @dataclass(frozen=True)
-class _Scan:
-    """What one look at the directories found; valid while `seen` (their modification times) holds."""
+class _Search:
+    """What one look at the directories found; it holds while their modification times are `seen`."""
 
     seen: tuple[tuple[Path, int], ...]
-    interpreters: tuple[Interpreter, ...]
+    candidates: tuple[str, ...]
+    answers: dict[str, Interpreter | None]
+    """By candidate, of those that were asked."""
 
 
 class Interpreters:
@@ -84,56 +86,57 @@ class Interpreters:
         self._store = store
         self._environ = environ
         self._timeout = probe_timeout
-        self._scan: _Scan | None = None
+        self._search: _Search | None = None
         self._lock = asyncio.Lock()
 
     async def find(self, prefix: str) -> Interpreter:
         """The newest interpreter whose version starts with `prefix` (`"3"`, `"3.8"`, `"2.7.18"`; `""`: any
         Python 3). EnvironmentFailedError lists what there is."""
         wanted = _numbers(prefix or "3")
-        found = await self.all()
-        matching = [one for one in found if one.matches(wanted)]
+        matching = [one for one in await self._answers(wanted) if one.matches(wanted)]
         if not matching:
-            raise _missing(prefix, found)
+            raise _missing(prefix, await self.all())
         return max(matching, key=_preference)
 
     async def all(self) -> tuple[Interpreter, ...]:
         """Every interpreter, in the order of the search."""
+        return await self._answers(())
+
+    async def _answers(self, wanted: tuple[int, ...]) -> tuple[Interpreter, ...]:
+        """Interpreters among the candidates whose name does not rule out the version."""
         async with self._lock:
-            if self._scan is None or _times(path for path, _ in self._scan.seen) != self._scan.seen:
-                self._scan = await self._look()
-            return self._scan.interpreters
+            search = self._search
+            if search is None or _times(path for path, _ in search.seen) != search.seen:
+                search = self._search = self._look()
+            candidates = [path for path in search.candidates if _may_be(path, wanted)]
+            unasked = [path for path in candidates if path not in search.answers]
+            if unasked:
+                search.answers.update(await self._ask(unasked))
+            return tuple(one for path in candidates if (one := search.answers[path]) is not None)
 
-    async def _look(self) -> _Scan:
+    def _look(self) -> _Search:
         folders = tuple(dict.fromkeys(_folders(self._environ)))
-        seen = _times(folders)
-        candidates = tuple(dict.fromkeys(_candidates(folders)))
-        known = self._remembered()
-        answers = await self._ask(candidates, known)
-        fresh = {identity: one for _, identity, one in answers if identity not in known}
-        if fresh:
-            self._remember(known | fresh)
-        return _Scan(seen, tuple(one for _, _, one in answers))
+        return _Search(_times(folders), tuple(dict.fromkeys(_candidates(folders))), {})
 
-    async def _ask(
-        self, candidates: tuple[str, ...], known: Mapping[str, Interpreter]
-    ) -> list[tuple[str, str, Interpreter]]:
-        """(path, identity, interpreter) of those candidates that are interpreters."""
+    async def _ask(self, candidates: list[str]) -> dict[str, Interpreter | None]:
+        """Whatever is known from before is not asked again."""
+        known = self._remembered()
+        identities = {path: _identity(path) for path in candidates}
+        answers: dict[str, Interpreter | None] = {path: known.get(identities[path]) for path in candidates}
         gate = asyncio.Semaphore(_PROBES_AT_ONCE)
 
-        async def ask(path: str) -> tuple[str, str, Interpreter] | None:
-            identity = _identity(path)
-            if identity is None:
-                return None
-            if identity in known:
-                return path, identity, known[identity]
+        async def ask(path: str) -> None:
             async with gate:
-                found = await probe(path, self._timeout)
-            return None if found is None else (path, identity, found)
+                answers[path] = await probe(path, self._timeout)
 
+        unknown = [path for path, answer in answers.items() if answer is None]
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(ask(path), name=f"probe {path}") for path in candidates]
-        return [answer for task in tasks if (answer := task.result()) is not None]
+            for path in unknown:
+                group.create_task(ask(path), name=f"probe {path}")
+        fresh = {identities[path]: found for path in unknown if (found := answers[path]) is not None}
+        if fresh:
+            self._remember(known | fresh)
+        return answers
 
     def _remembered(self) -> dict[str, Interpreter]:
         try:
@@ -207,12 +210,20 @@ def _modified(path: Path) -> int:
         return 0
 
 
-def _identity(path: str) -> str | None:
+def _identity(path: str) -> str:
+    """Changes when another program is put there."""
     try:
-        status = os.stat(path)  # noqa: PTH116 (called for every candidate of every scan)
+        status = Path(path).stat()
     except OSError:
-        return None
+        return path
     return f"{path}:{status.st_mtime_ns}:{status.st_size}"
+
+
+def _may_be(path: str, wanted: tuple[int, ...]) -> bool:
+    """False when the program's name says another version (`python3.8` for 3.11)."""
+    named = _NAME.fullmatch(os.path.basename(path))  # noqa: PTH119 (warm path)
+    numbers = tuple(int(part) for part in (named.group(2) or "").split(".") if part) if named else ()
+    return all(mine == theirs for mine, theirs in zip(numbers, wanted, strict=False))
 
 
 def _folders(environ: Mapping[str, str]) -> Iterator[Path]:

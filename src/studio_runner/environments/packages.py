@@ -10,13 +10,12 @@ _REQUIRED_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 @dataclass(frozen=True)
 class Package:
-    """One installed distribution. `requires` are the names of what it depends on (extras left out), `modules` what
-    can be imported from it, `size` its files' bytes; two environments that share the files share `identity`."""
+    """One installed distribution. `requires` are the names of what it depends on (extras left out), `size` its
+    files' bytes; two environments that share the files share `identity`."""
 
     name: str
     version: str
     requires: tuple[str, ...]
-    modules: tuple[str, ...]
     size: int
     identity: str
 
@@ -41,13 +40,11 @@ def _package(folder: Path) -> Package | None:
     if "name" not in fields or "version" not in fields:
         return None
     status = metadata.stat()
-    records = list(_records(folder))
     return Package(
         name=fields["name"],
         version=fields["version"],
         requires=tuple(dict.fromkeys(_requires(headers))),
-        modules=tuple(dict.fromkeys(_modules(path for path, _ in records))),
-        size=sum(size for _, size in records),
+        size=_size(folder / "RECORD"),
         identity=f"{status.st_dev}:{status.st_ino}",
     )
 
@@ -70,21 +67,9 @@ def _requires(headers: list[tuple[str, str]]) -> Iterator[str]:
             yield match.group()
 
 
-def _records(folder: Path) -> Iterator[tuple[str, int]]:
-    """Installed files and their sizes (the RECORD of PEP 376 and 427)."""
-    record = folder / "RECORD"
+def _size(record: Path) -> int:
+    """The sum of what RECORD says (PEP 376 and 427); without one it counts as nothing."""
     if not record.is_file():
-        return
-    for line in record.read_text(encoding="utf-8", errors="replace").splitlines():
-        path, _, size = [*line.rsplit(",", 2), "", ""][:3]
-        yield path.strip('"'), int(size) if size.isdecimal() else 0
-
-
-def _modules(paths: Iterator[str]) -> Iterator[str]:
-    """Top-level names that can be imported."""
-    for path in paths:
-        top, slash, _ = path.partition("/")
-        if slash and path.endswith(".py") and top.isidentifier():
-            yield top
-        elif not slash and top.endswith(".py"):
-            yield top.removesuffix(".py")
+        return 0
+    sizes = (line.rpartition(",")[2] for line in record.read_text(encoding="utf-8", errors="replace").splitlines())
+    return sum(int(size) for size in sizes if size.isdecimal())

@@ -15,8 +15,7 @@ from studio_runner.environments.interpreters import Interpreter, Interpreters
 from studio_runner.environments.requirements import RequirementSet, Target, read_requirements, requirement_name
 
 SETUPTOOLS = "setuptools<81"
-"""The last ones with `pkg_resources`, which older packages import without saying so: until Python 3.12 every
-virtual environment had it."""
+"""The last ones with `pkg_resources`."""
 
 _REMEMBERED = 256
 
@@ -32,6 +31,8 @@ class Plan:
     extra: RequirementSet
     indexes: Indexes
     notes: tuple[str, ...]
+    files: tuple[tuple[Path, int, int], ...]
+    """What is installed from this machine's own disk, with modification time and size."""
 
     @property
     def secrets(self) -> tuple[str, ...]:
@@ -69,7 +70,7 @@ class Planner:
             interpreter,
         )
         known = self._plans.get(question)
-        if known is not None and known[0] is indexes and not any(_local_files(known[1])):
+        if known is not None and known[0] is indexes and known[1].files == tuple(_states(known[1].files)):
             self._plans.move_to_end(question)
             return known[1]
         made = make_plan(spec, interpreter, indexes)
@@ -81,21 +82,32 @@ class Planner:
 
 def make_plan(spec: EnvironmentSpec, interpreter: Interpreter, indexes: Indexes) -> Plan:
     target = Target(interpreter.numbers, spec.gpus)
-    requirements = _with_setuptools(read_requirements(spec.requirements, spec.variables, target), target)
+    requirements = _with_setuptools(read_requirements(spec.requirements, spec.variables, target), interpreter)
     extra = read_requirements(spec.extra, spec.variables, target)
     notes = list(requirements.notes + extra.notes)
     for part in (requirements, extra):
         indexes, refused = indexes.with_request(part.sources, part.choices)
         notes += refused
-    plan = Plan("", interpreter, requirements, extra, indexes, tuple(notes))
+    files = tuple(_states((path, 0, 0) for path in _paths(requirements.lines + extra.lines)))
+    plan = Plan("", interpreter, requirements, extra, indexes, tuple(notes), files)
     return replace(plan, key=_key(plan))
 
 
-def _with_setuptools(requirements: RequirementSet, target: Target) -> RequirementSet:
+def _with_setuptools(requirements: RequirementSet, interpreter: Interpreter) -> RequirementSet:
+    """With the setuptools that Python up to 3.11 puts into its virtual environments: older packages import
+    `pkg_resources` without saying that they need it, and `pip freeze` does not list it."""
     names = {requirement_name(line) for line in requirements.lines}
-    if not names or "setuptools" in names or not (3, 6) <= target.version < (3, 12):
+    if not names or "setuptools" in names or not (3, 6) <= interpreter.numbers < (3, 12):
         return requirements
-    return replace(requirements, lines=(*requirements.lines, SETUPTOOLS))
+    return replace(requirements, lines=(*requirements.lines, _bundled(interpreter) or SETUPTOOLS))
+
+
+def _bundled(interpreter: Interpreter) -> str | None:
+    """The wheel that comes with the interpreter; distributions leave it out."""
+    major, minor, _ = interpreter.numbers
+    folder = Path(interpreter.path).parent.parent / f"lib/python{major}.{minor}/ensurepip/_bundled"
+    wheel = next(folder.glob("setuptools-*.whl"), None)
+    return None if wheel is None else f"setuptools @ {wheel.as_uri()}"
 
 
 def _key(plan: Plan) -> str:
@@ -107,20 +119,21 @@ def _key(plan: Plan) -> str:
         "requirements": sorted(plan.requirements.lines),
         "extra": sorted(plan.extra.lines),
         "indexes": plan.indexes.fingerprint(),
-        "files": sorted(_local_files(plan)),
+        "files": sorted((str(path), *state) for path, *state in plan.files),
     }
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
     return f"{interpreter.implementation}-{interpreter.version}-{digest[:24]}"
 
 
-def _local_files(plan: Plan) -> Iterator[tuple[str, int, int]]:
-    """Files and directories of this machine that are installed from, with what changes when they do."""
-    for path in _paths(plan.requirements.lines + plan.extra.lines):
+def _states(files: Iterable[tuple[Path, int, int]]) -> Iterator[tuple[Path, int, int]]:
+    """Each as it is now; one that is gone has no time."""
+    for path, _, _ in files:
         try:
             status = path.stat()
         except OSError:
-            continue
-        yield str(path), status.st_mtime_ns, status.st_size
+            yield path, 0, 0
+        else:
+            yield path, status.st_mtime_ns, status.st_size
 
 
 def _paths(lines: Iterable[str]) -> Iterator[Path]:

@@ -13,7 +13,8 @@ from typing import Self
 from studio_runner.environments.base import Environment, EnvironmentSpec, Log
 from studio_runner.environments.builder import Builder
 from studio_runner.environments.bytecode import BytecodeCompiler
-from studio_runner.environments.cache import EnvironmentCache, Manifest, Slot, guards
+from studio_runner.environments.cache import EnvironmentCache, Manifest, Slot, boot_id, guards
+from studio_runner.environments.files import make_read_only
 from studio_runner.environments.indexes import IndexReader
 from studio_runner.environments.interpreters import Interpreters
 from studio_runner.environments.packages import Package, installed, site_packages
@@ -49,7 +50,7 @@ class VirtualEnvironment:
     def command(self, argv: Sequence[str], env: Mapping[str, str], cwd: Path) -> Command:
         folder = self._slot.prefix / "bin"
         path = os.pathsep.join([str(folder), env.get("PATH") or os.defpath])
-        self._compiler.start(self._slot, _script(argv, cwd))
+        self._compiler.start(self._slot)
         own = {**env, "VIRTUAL_ENV": str(self._slot.prefix), "PATH": path}
         return Command((self._slot.manifest.executable, *argv), own, cwd)
 
@@ -129,29 +130,18 @@ class VirtualenvProvider:
 
 def _publish(slot: Slot, plan: Plan) -> None:
     site = site_packages(slot.prefix)
-    # Made now, so that what is compiled into it later does not change the directory that is guarded.
-    (site / "__pycache__").mkdir(exist_ok=True)
-    guarded = ("bin", str(site.relative_to(slot.prefix))) if plan.interpreter.numbers >= (3,) else ("bin",)
+    make_read_only(slot.prefix)
+    guarded = ("bin", str(site.relative_to(slot.prefix)))
     slot.publish(
         Manifest(
             python=str(plan.interpreter),
             executable=str(slot.prefix / "bin/python"),
             packages=installed(site),
             guards=guards(slot.prefix, guarded),
+            boot=boot_id(),
         )
     )
 
 
 def _say_waiting(log: Log) -> None:
     log("the same environment is being built for another experiment; waiting for it")
-
-
-def _script(argv: Sequence[str], cwd: Path) -> Path | None:
-    """The file that is run, as far as the arguments say."""
-    if not argv:
-        return None
-    if argv[0] != "-m":
-        return cwd / argv[0]
-    module = argv[1] if len(argv) > 1 else ""
-    base = cwd.joinpath(*module.split("."))
-    return base / "__main__.py" if base.is_dir() else base.with_suffix(".py")
