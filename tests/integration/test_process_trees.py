@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from studio_runner.errors import EnvironmentFailedError, ExperimentError, InvalidMessageError, Reason
+from studio_runner.process import keeper
 from studio_runner.process.base import Command, Exit
 from studio_runner.process.keeper import descendants
 from studio_runner.process.limits import Limits, memory, memory_watch, sample
@@ -319,6 +320,16 @@ async def test_daemons_are_part_of_the_tree(spawner):
     os.close(started.reader)
 
 
+async def test_trees_are_followed_on_kernels_that_do_not_list_children(spawner, monkeypatch):
+    started = await start(spawner, *PYTHON, DAEMON + "daemon(); print(flush=True); time.sleep(600)")
+    await started.line()
+    listed = set(started.process.pids())
+    monkeypatch.setattr(keeper, "_has_children_files", lambda: False)
+    assert set(started.process.pids()) == listed
+    assert len(listed) == 2
+    os.close(started.reader)
+
+
 async def test_a_helper_that_is_about_to_end_may_finish(spawner):
     shell = await start(
         spawner, "/bin/sh", "-c", "(sleep 0.02; echo tail) & echo head", env={"PATH": "/usr/bin:/bin"}
@@ -390,6 +401,7 @@ async def test_binary_floods_end_up_bounded(spawner, tmp_path):
 RUNNER = """
 import asyncio, os, sys
 from pathlib import Path
+from studio_runner.process import keeper
 from studio_runner.process.base import Command
 from studio_runner.process.limits import Limits
 from studio_runner.process.spawn import Spawner

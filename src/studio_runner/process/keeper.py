@@ -29,6 +29,7 @@ import socket
 import struct
 import sys
 import time
+from collections.abc import Callable
 
 LENGTH = struct.Struct("!I")
 SPAWN, TERMINATE, KILL = b"s", b"t", b"k"
@@ -47,16 +48,23 @@ _PR_SET_PDEATHSIG, _PR_SET_NAME, _PR_SET_CHILD_SUBREAPER = 1, 15, 36
 
 
 def descendants(root: int) -> list[int]:
-    """Every process below `root`, parents first; empty where there is no /proc."""
-    table = None if _has_children_files() else _children_by_parent()
+    """Every process below `root`; empty where there is no /proc."""
+    children = _family()
     found: dict[int, None] = {}
     waiting = [root]
     while waiting:
-        parent = waiting.pop()
-        below = _children(parent) if table is None else table.get(parent, [])
-        waiting += [pid for pid in below if pid not in found]
+        below = [pid for pid in children(waiting.pop()) if pid not in found]
+        waiting += below
         found.update(dict.fromkeys(below))
     return list(found)
+
+
+def _family() -> "Callable[[int], list[int]]":
+    """What tells the children of a process."""
+    if _has_children_files():
+        return _children
+    table = _children_by_parent()
+    return lambda pid: table.get(pid, [])
 
 
 def _has_children_files() -> bool:
@@ -65,13 +73,13 @@ def _has_children_files() -> bool:
 
 
 def _children(pid: int) -> list[int]:
+    """Each thread has its own; what ends while we look has none any more, they have another parent then."""
     found: list[int] = []
-    try:
+    with contextlib.suppress(OSError):
         for thread in os.listdir(f"/proc/{pid}/task"):
-            with open(f"/proc/{pid}/task/{thread}/children", "rb", buffering=0) as file:
+            path = f"/proc/{pid}/task/{thread}/children"
+            with contextlib.suppress(OSError), open(path, "rb", buffering=0) as file:
                 found += map(int, file.read().split())
-    except OSError:  # it ended while we looked; its children have another parent now
-        pass
     return found
 
 
@@ -221,7 +229,7 @@ class _Keeper:
 
     def _sweep(self) -> int:
         """Kill what fell to us from a lost supervisor; each of them dying hands its own children to us."""
-        orphans = [pid for pid in _children(os.getpid()) if pid not in self._supervisors]
+        orphans = [pid for pid in _family()(os.getpid()) if pid not in self._supervisors]
         for pid in orphans:
             _kill([pid, *descendants(pid)], signal.SIGKILL)
         return len(orphans)
@@ -425,8 +433,9 @@ def _execute(request: _Request, output: int, report: int, supervisor: int) -> No
 
 def _raise_oom_score() -> None:
     """Best effort: where a container forbids it, the runner shares the script's risk."""
-    with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "wb", buffering=0) as file:
-        file.write(b"%d" % _OOM_SCORE)
+    with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "r+b", buffering=0) as file:
+        if int(file.read()) < _OOM_SCORE:  # an orchestrator may have set more
+            file.write(b"%d" % _OOM_SCORE)
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ from studio_runner.process.limits import Limits
 
 _KEEPER_PROGRAM = Path(keeper.__file__)
 _STARTS_AT_ONCE = 16
-"""Requests on their way to the server; more would fill its socket and block."""
+"""Requests on their way; more would fill the server's socket."""
 _IDLE_SUPERVISORS = 4
 """Kept for the next experiments: they need a fork less, for 2 MB of memory each."""
 _READ = 65536
@@ -323,7 +323,7 @@ def _encoded(command: Command, limits: Limits) -> bytes:
     return keeper.LENGTH.pack(len(body)) + body
 
 
-def _exit(answer: dict[str, Any]) -> Exit:
+def _exit(answer: _Answer) -> Exit:
     code = os.waitstatus_to_exitcode(answer["status"])
     return Exit(
         code=code if code >= 0 else None,
@@ -334,7 +334,7 @@ def _exit(answer: dict[str, Any]) -> Exit:
     )
 
 
-def _failure(answer: dict[str, Any], command: Command) -> ExperimentError:
+def _failure(answer: _Answer, command: Command) -> ExperimentError:
     number, at = answer.get("error"), answer.get("at")
     if at == "execute" and number is None:
         return InvalidMessageError(
@@ -351,6 +351,5 @@ def _failure(answer: dict[str, Any], command: Command) -> ExperimentError:
             f"cannot execute {command.argv[0]}: {os.strerror(number or 0)}",
             hint="it must be a program of this machine that the runner's user may execute",
         )
-    if number is None:
-        return ExperimentError("the supervisor of a process ended before it started it", hint=_LOOK_IN_LOG)
-    return ExperimentError(f"cannot start a process in {command.cwd}: {os.strerror(number)} ({at})")
+    what = os.strerror(number) if number else answer.get("message")
+    return ExperimentError(f"cannot start a process in {command.cwd}: {what} ({at})")
