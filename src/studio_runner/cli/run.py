@@ -3,6 +3,7 @@
 import asyncio
 import re
 import signal
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -63,12 +64,11 @@ async def _run(session: Session, settings: Settings, order: "Order") -> int:
 
 async def _run_request(settings: Settings, request: "Request", desk: "Desk") -> "Record":
     from studio_runner.client.submit import publish
-    from studio_runner.messages.request import short_key
     from studio_runner.runner.daemon import Daemon
     from studio_runner.runner.host import identify
     from studio_runner.runner.opening import opened_host
 
-    queue = f"local_run-{short_key(request.key)}"
+    queue = f"local_run-{uuid.uuid4().hex[:12]}"
     own = _settings_for(settings, queue)
     async with opened_host(own, identify()) as host:
         _check_fits(request, host)
@@ -166,7 +166,8 @@ def _say_end(record: "Record", desk: "Desk") -> None:
     sentence = "" if record.reason == Reason.COMPLETED else f": {record.own.get('sentence')}"
     time = f" after {format_duration(took)}" if took is not None else ""
     place = desk.stores.artifacts / "experiments" / record.key
-    say(f"{record.reason or record.status}{time}{sentence} | results in {place} | studio-runner show {record.key}")
+    say(f"{record.reason or record.status}{time}{sentence}")
+    say(f"results: {place} (studio-runner show {record.key})")
 
 
 def _exit_code(record: "Record") -> int:

@@ -117,7 +117,7 @@ def _of_project(workspace: Path) -> Requirements:
     pyproject = workspace / "pyproject.toml"
     if pyproject.is_file() and "project" in _toml(pyproject):
         return from_pyproject(pyproject)
-    return Requirements((), "nothing: no virtual environment is active, no requirements.txt or pyproject.toml here")
+    return Requirements((), "no virtual environment is active, no requirements.txt or pyproject.toml here")
 
 
 def _read(path: Path, above: tuple[Path, ...]) -> Iterator[str]:

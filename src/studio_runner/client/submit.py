@@ -171,7 +171,7 @@ async def _store_package(found: package.Package, desk: Desk) -> dict[str, Any]:
     with packed.file:
         artifact = artifacts.blob(desk.stores, packed.digest)
         if not await _stored(desk.store, str(artifact["key"])):
-            desk.say(f"storing {len(found.files)} files of {found.root}, {format_size(packed.size)}")
+            desk.say(f"storing {found.root}: {format_size(packed.size)}, files: {len(found.files)}")
             await desk.store.put(str(artifact["key"]), _pieces(packed))
     return artifact
 
@@ -208,6 +208,6 @@ async def _pieces(packed: package.Archive) -> AsyncIterator[bytes]:
 
 def _say_requirements(requirements: Requirements, say: Say) -> None:
     count = len(requirements.lines)
-    say(f"requirements: {count} from {requirements.source}" if count else f"requirements: {requirements.source}")
+    say(f"requirements: {count or 'none'} ({requirements.source})")
     for note in requirements.notes:
         say(note)
