@@ -2,7 +2,7 @@
 
 import hashlib
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
@@ -56,8 +56,8 @@ def experiment(
         e("h2", line.key, class_="key"),
         e("section", *about, id="about", data_live=True),
         _output(line),
-        _live("artifacts", "Artifacts", _artifacts(artifacts)),
         _live("details", "Details", details),
+        _live("artifacts", "Artifacts", _artifacts(artifacts)),
     ]
     return _page(f"{line.key} · studio-runner", None, body)
 
@@ -94,8 +94,7 @@ def _state(runner: RunnerView) -> Markup:
     return e(
         "p",
         e("span", word, class_=f"badge {kind}"),
-        f" {runner.host} · {runner.version} · up ",
-        e("span", clock(runner.uptime), data_since=round(runner.started, 3)),
+        e("span", f"{runner.host} · {runner.version} · up ", _since(runner.started, runner.uptime)),
         id="state",
         data_live=True,
     )
@@ -108,18 +107,28 @@ def _machine(runner: RunnerView) -> Markup:
 def _bars(total: Capacity, free: Capacity) -> list[Markup]:
     return [
         _bar("Cores", total.cores - free.cores, total.cores, str),
-        _bar("Memory", total.memory - free.memory, total.memory, format_size),
-        _bar("Disk", total.disk - free.disk, total.disk, format_size),
+        _bar("Memory", total.memory - free.memory, total.memory, _size),
+        _bar("Disk", total.disk - free.disk, total.disk, _size),
     ]
 
 
-def _bar(name: str, used: int, total: int, show: "type[str] | object") -> Markup:
-    words = f"{_shown(used)} of {_shown(total)} reserved" if show is format_size else f"{used} of {total} reserved"
-    meter = e("meter", words, min=0, max=max(total, 1), value=used, aria_label=f"{name}: {words}")
-    return e("div", e("p", e("strong", name), e("span", words)), meter)
+def _bar(name: str, used: int, total: int, show: Callable[[int], str]) -> Markup:
+    words = f"{show(used)} of {show(total)} reserved"
+    share = f"{100 * used / total:.1f}%" if total else "0"
+    bar = e(
+        "svg",  # a `meter` is drawn differently everywhere, and inline styles are not allowed
+        e("rect", width=share, height="100%"),
+        role="meter",
+        aria_label=name,
+        aria_valuemin=0,
+        aria_valuemax=total,
+        aria_valuenow=used,
+        aria_valuetext=words,
+    )
+    return e("div", e("p", e("strong", name), e("span", words)), bar)
 
 
-def _shown(size: int) -> str:
+def _size(size: int) -> str:
     return format_size(size) if size else "0"
 
 
@@ -130,7 +139,7 @@ def _running(running: Sequence[Running]) -> Markup:
             one.project,
             one.queue,
             e("span", one.stage, class_="badge busy"),
-            e("span", clock(one.elapsed), data_since=round(one.started, 3)),
+            _since(one.started, one.elapsed),
             _memory(one),
             one.cores,
         )
@@ -141,7 +150,7 @@ def _running(running: Sequence[Running]) -> Markup:
 
 
 def _memory(one: Running) -> str:
-    return f"{_shown(one.memory)} of {_shown(one.memory_reserved)}" if one.memory_reserved else _shown(one.memory)
+    return f"{_size(one.memory)} of {_size(one.memory_reserved)}" if one.memory_reserved else _size(one.memory)
 
 
 def _queues(queues: Sequence[QueueView]) -> Markup:
@@ -155,7 +164,7 @@ def _queues(queues: Sequence[QueueView]) -> Markup:
         )
         for queue in queues
     ]
-    columns = ("Queue", "Waiting#", "Taken#", "Delayed#?", "Dead#")
+    columns = ("Queue", "Waiting#", "Claimed#", "Delayed#?", "Dead#")
     return _table(columns, rows) if rows else _nothing("There are no queues yet.")
 
 
@@ -164,7 +173,7 @@ def _ended(lines: Sequence[ExperimentLine]) -> Markup:
         (_link(line.key), line.project, line.queue, _badge(line), _moment(line.time_finished), _duration(line))
         for line in lines
     ]
-    columns = ("Experiment", "Project?", "Queue?", "Outcome", "Ended", "Took#")
+    columns = ("Experiment", "Project?", "Queue?", "Outcome", "Ended", "Took#?")
     return _table(columns, rows) if rows else _nothing("No experiment has ended yet.")
 
 
@@ -198,9 +207,12 @@ def _badge(line: ExperimentLine) -> Markup:
 
 
 def _outcome(line: ExperimentLine) -> Markup:
-    since = line.time_started if line.status == "running" else None
-    elapsed = [" for ", e("span", "", data_since=round(since, 3))] if since else None
-    return e("p", _badge(line), elapsed, [" ended ", _moment(line.time_finished)] if line.time_finished else None)
+    when: list[object] = []
+    if line.status == "running" and line.time_started:
+        when = [" for ", _since(line.time_started, time.time() - line.time_started)]
+    elif line.time_finished:
+        when = [" ended ", _moment(line.time_finished), ", took ", _duration(line)]
+    return e("p", _badge(line), when)
 
 
 def _usage(running: Running) -> Markup:
@@ -219,7 +231,7 @@ def _output(line: ExperimentLine) -> Markup:
 
 def _artifacts(artifacts: Sequence[Stored]) -> Markup:
     rows = [
-        (one.label, "brought back" if one.mutable else "read only", "-" if one.size is None else _shown(one.size))
+        (one.label, "brought back" if one.mutable else "read only", "-" if one.size is None else _size(one.size))
         for one in artifacts
     ]
     return _table(("Label", "Use", "Stored#"), rows) if rows else _nothing("It has none.")
@@ -236,6 +248,11 @@ def _moment(at: float | None) -> Markup | None:
     return e("time", f"{when:%Y-%m-%d %H:%M} UTC", datetime=f"{when:%Y-%m-%dT%H:%M:%SZ}")
 
 
+def _since(start: float, elapsed: float) -> Markup:
+    """A time that runs."""
+    return e("span", clock(elapsed), data_since=round(start, 3))
+
+
 def _duration(line: ExperimentLine) -> str:
     if line.time_started is None or line.time_finished is None:
         return ""
@@ -249,10 +266,10 @@ def _finished(line: ExperimentLine) -> float:
 def clock(seconds: float) -> str:
     """`0.4 s`, `59 s`, `1:05`, `2:01:05`; `static/app.js` has the same."""
     if seconds < 10:
-        return f"{max(0.0, seconds):.1f} s"
+        return f"{max(0.0, seconds):.1f}\N{NO-BREAK SPACE}s"
     whole = round(seconds)
     if whole < 60:
-        return f"{whole} s"
+        return f"{whole}\N{NO-BREAK SPACE}s"
     minutes, left = divmod(whole, 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{left:02}" if hours else f"{minutes}:{left:02}"

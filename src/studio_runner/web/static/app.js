@@ -10,9 +10,9 @@ const TAIL = 65536;      // bytes of output to begin with
 // --- times -----------------------------------------------------------------------------------------------------
 
 function clock(seconds) {
-  if (seconds < 10) return Math.max(0, seconds).toFixed(1) + " s";
+  if (seconds < 10) return Math.max(0, seconds).toFixed(1) + "\u00a0s";
   const whole = Math.round(seconds);
-  if (whole < 60) return whole + " s";
+  if (whole < 60) return whole + "\u00a0s";
   const two = (number) => String(number).padStart(2, "0");
   const hours = Math.floor(whole / 3600), minutes = Math.floor(whole / 60) % 60;
   return hours ? `${hours}:${two(minutes)}:${two(whole % 60)}` : `${minutes}:${two(whole % 60)}`;
