@@ -4,7 +4,7 @@ import logging
 import os
 import stat
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from itertools import chain
 from pathlib import Path
 from types import TracebackType
@@ -119,7 +119,7 @@ def pack(
     mtime: int | None = None,
     keep: Keep | None = None,
     note: Note = _log.warning,
-) -> Iterator[bytes]:
+) -> Generator[bytes, None, None]:
     """A tar archive of what is below `directory`, the same bytes for the same content.
 
     With `mtime` (Unix seconds) it depends on names and contents alone: all files have that time, and the modes 644

@@ -184,7 +184,7 @@ class Expander:
             raise
 
 
-def compress(stream: Iterable[bytes], kind: Compression) -> Iterator[bytes]:
+def compress(stream: Iterable[bytes], kind: Compression) -> Generator[bytes, None, None]:
     """`stream` compressed, the same bytes for the same content."""
     if kind is Compression.NONE:
         yield from stream

@@ -1,7 +1,7 @@
 """Artifacts that are one file and no archive (`unpack` false), on their way out."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 
 from studio_runner.errors import ArtifactInvalidError
@@ -25,7 +25,7 @@ def single_file(directory: Path, name: str) -> str | None:
     return files[0] if files else None
 
 
-def read_file(path: Path) -> Iterator[bytes]:
+def read_file(path: Path) -> Generator[bytes, None, None]:
     """The content of `path` as long as it is now, in pieces; a file that grows does not keep us for ever."""
     try:
         descriptor = os.open(path, _READ)

@@ -233,11 +233,12 @@ class Upload:
         name = single_file(self._directory, posixpath.basename(self._key))
         return None if name is None else self._until_given_up(read_file(self._directory / name))
 
-    def _until_given_up(self, source: Iterator[bytes]) -> Generator[bytes, None, None]:
-        for piece in source:
-            if self._given_up:
-                raise GivenUpError
-            yield piece
+    def _until_given_up(self, source: Generator[bytes, None, None]) -> Generator[bytes, None, None]:
+        with closing(source):
+            for piece in source:
+                if self._given_up:
+                    raise GivenUpError
+                yield piece
 
     def _give_up(self) -> None:
         self._given_up = True
