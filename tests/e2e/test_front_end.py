@@ -152,6 +152,75 @@ def test_interrupting_run_stops_the_experiment_and_keeps_what_it_made(user):
     assert (user.project / "got" / "saved").read_text() == "half"
 
 
+STUBBORN = """
+import signal, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+print("running", flush=True)
+while True:
+    time.sleep(0.02)
+    print("still running", flush=True)
+"""
+
+
+def test_interrupting_run_twice_kills_what_will_not_stop_and_keeps_its_results(user):
+    user.write(train=STUBBORN)
+    process = user.begin("run", "train.py")
+    while "running" not in process.stdout.readline():
+        assert process.poll() is None, process.stderr.read()
+    process.send_signal(signal.SIGINT)
+    while "stopping" not in process.stderr.readline():
+        assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 130
+    assert "Traceback" not in said
+    assert user.status("last") == "stopped"
+    assert user.json("queues") == []
+    assert "still running" in user.ok("logs", "last")
+    assert not processes_with(str(user.project))
+
+
+def processes_with(text):
+    """Command lines of living processes that name it in their environment or arguments."""
+    found = []
+    for place in Path("/proc").glob("[0-9]*"):
+        try:
+            seen = (place / "cmdline").read_bytes() + (place / "environ").read_bytes()
+        except OSError:
+            continue
+        if text.encode() in seen:
+            found.append(seen)
+    return found
+
+
+def test_run_whose_reader_goes_away_stops_the_experiment(user):
+    user.write(train=STUBBORN.replace("signal.SIG_IGN", "signal.SIG_DFL"))
+    process = user.begin("run", "train.py")
+    while "running" not in process.stdout.readline():
+        assert process.poll() is None, process.stderr.read()
+    process.stdout.close()
+    said = process.stderr.read()
+    assert process.wait(timeout=PATIENCE) == 141
+    process.stderr.close()
+    assert "stopping the experiment" in said
+    assert "Traceback" not in said
+    assert user.status("last") == "stopped"
+
+
+def test_an_experiment_whose_run_was_killed_is_run_by_the_next_runner(user):
+    user.write(train=SLOW.replace("time.sleep(600)", "time.sleep(2)"))
+    process = user.begin("run", "train.py")
+    while "running" not in process.stdout.readline():
+        assert process.poll() is None, process.stderr.read()
+    process.kill()
+    process.communicate(timeout=PATIENCE)
+    with user.runner():
+        until(lambda: user.status("last") == "finished")
+    shown = user.json("show", "last")["studio_runner"]
+    assert shown["reason"] == "completed"
+    assert shown["attempt"] == 2
+
+
 def test_run_is_served_by_a_runner_of_the_same_root_as_well(user):
     user.write(train=HELLO)
     with user.runner():

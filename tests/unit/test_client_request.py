@@ -54,10 +54,17 @@ def test_arguments_are_quoted_as_existing_clients_quote_them():
 def test_a_module_is_run_as_one():
     assert entry_point("pkg.sub::train") == ("-m", ("pkg.sub.train",))
     assert entry_point("::train") == ("-m", ("train",))
-    assert script_path("pkg::train") == "pkg/train.py"
     experiment = message(drafted(filename="pkg::train", args=("x",)), StudioConfig(), STORES)["experiment"]
     assert experiment["filename"] == "-m"
     assert experiment["args"] == ["pkg.train", "x"]
+
+
+def test_the_file_of_a_module(tmp_path):
+    assert script_path("train.py", tmp_path) == "train.py"
+    assert script_path("pkg::train", tmp_path) == "pkg/train.py"
+    (tmp_path / "pkg" / "train").mkdir(parents=True)
+    (tmp_path / "pkg" / "train" / "__main__.py").touch()
+    assert script_path("pkg::train", tmp_path) == "pkg/train/__main__.py"
 
 
 def test_options_win_over_the_configuration():

@@ -24,7 +24,7 @@ from studio_runner.cli.experiments import (
 from studio_runner.cli.options import with_settings
 from studio_runner.cli.session import Session
 from studio_runner.config.settings import LimitSettings, Settings
-from studio_runner.errors import ExitCode, NotFoundError, Reason, UsageError
+from studio_runner.errors import ExitCode, Reason, UsageError
 
 if TYPE_CHECKING:
     from studio_runner.client.submit import Desk, Order
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from studio_runner.reports.records import Record
     from studio_runner.runner.daemon import Daemon
     from studio_runner.runner.host import Host
+
+_INTERRUPTS = (signal.SIGINT, signal.SIGTERM)
 
 
 @click.command(context_settings=SCRIPT_CONTEXT)
@@ -54,28 +56,26 @@ def command(session: Session, settings: Settings, /, script: str, args: tuple[st
 async def _run(session: Session, settings: Settings, order: "Order") -> int:
     from studio_runner.client.submit import requests
 
+    queue = f"local_run-{uuid.uuid4().hex[:12]}"
     async with opened_desk(session, settings, say) as desk:
         with busy("packaging"):
             [request] = [request async for request in requests(order, desk)]
-        record = await _run_request(settings, request, desk)
+        record = await _run_request(_settings_for(settings, queue), request, queue, desk)
+        await desk.broker.remove(queue)
         _say_end(record, desk)
     return _exit_code(record)
 
 
-async def _run_request(settings: Settings, request: "Request", desk: "Desk") -> "Record":
+async def _run_request(settings: Settings, request: "Request", queue: str, desk: "Desk") -> "Record":
     from studio_runner.client.submit import publish
     from studio_runner.runner.daemon import Daemon
     from studio_runner.runner.host import identify
     from studio_runner.runner.opening import opened_host
 
-    queue = f"local_run-{uuid.uuid4().hex[:12]}"
-    own = _settings_for(settings, queue)
-    async with opened_host(own, identify()) as host:
+    async with opened_host(settings, identify()) as host:
         _check_fits(request, host)
         await publish(request, queue, desk)
-        record = await _attend(Daemon(host, desk.broker), request.key, desk)
-        await desk.broker.remove(queue)
-        return record
+        return await _attend(Daemon(host, desk.broker), request.key, desk)
 
 
 def _settings_for(settings: Settings, queue: str) -> Settings:
@@ -103,59 +103,77 @@ async def _attend(daemon: "Daemon", key: str, desk: "Desk") -> "Record":
         serving = group.create_task(daemon.run(), name="run the experiment")
         stopping = _Stopping(daemon, key, desk)
         with _on_interrupt(stopping.interrupted):
-            record = await follow_output(desk.records, key, write_output)
+            record = await follow_output(desk.records, key, stopping.write)
             daemon.drain()
             await serving
-            await stopping.told()
+            await stopping.done()
     return record
 
 
 class _Stopping:
-    """What Ctrl-C does: first the negotiated stop, then the end."""
+    """What Ctrl-C does: first the negotiated stop, then an end to the negotiation, then (Python's own) an end to
+    everything. A reader of the output that has gone away is a first Ctrl-C."""
 
     def __init__(self, daemon: "Daemon", key: str, desk: "Desk") -> None:
         self._daemon, self._key, self._desk = daemon, key, desk
-        self._main = asyncio.current_task()
         self._asking: asyncio.Task[None] | None = None
+        self._reader_gone = False
 
     def interrupted(self) -> None:
-        from studio_runner.runner.outcome import of_reason
-
-        if self._asking is not None:
-            if self._main is not None:
-                self._main.cancel()
+        if self._asking is None:
+            say("stopping the experiment; what it has made is kept (Ctrl-C again: kill it)")
+            self._asking = asyncio.create_task(self._stop(), name="stop the experiment")
             return
-        say("stopping the experiment; what it has made is kept (Ctrl-C again: end at once)")
         for attempt in self._daemon.attempts:
-            attempt.stop(of_reason(Reason.STOPPED))
-        self._asking = asyncio.create_task(self._ask(), name="ask for the stop")
+            if attempt.trial is not None and attempt.trial.process is not None:
+                attempt.trial.process.kill()
+        _default_interrupt()
 
-    async def told(self) -> None:
+    def write(self, piece: bytes) -> None:
+        """The experiment's output, for as long as somebody reads it."""
+        if self._reader_gone:
+            return
+        try:
+            write_output(piece)
+        except BrokenPipeError:
+            self._reader_gone = True
+            if self._asking is None:
+                self.interrupted()
+
+    async def done(self) -> None:
+        """The stop, if there was one, has been told; BrokenPipeError when it was for want of a reader."""
         if self._asking is not None:
             await self._asking
+        if self._reader_gone:
+            raise BrokenPipeError
 
-    async def _ask(self) -> None:
-        """For an experiment that waits, or that another runner has."""
+    async def _stop(self) -> None:
+        """The attempt here; without one, the experiment waits or another runner has it."""
         from studio_runner.client.stop import stop
+        from studio_runner.runner.outcome import of_reason
 
+        for attempt in self._daemon.attempts:
+            attempt.stop(of_reason(Reason.STOPPED))
         record = await self._desk.records.read(self._key)
-        if record is None:
-            raise NotFoundError(f"The record of experiment {self._key} is gone")
-        if not self._daemon.attempts:
+        if record is not None and not self._daemon.attempts:
             await stop(record, self._desk.records, self._desk.broker)
 
 
 @contextmanager
 def _on_interrupt(act: Callable[[], None]) -> Iterator[None]:
     loop = asyncio.get_running_loop()
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    for number in numbers:
+    for number in _INTERRUPTS:
         loop.add_signal_handler(number, act)
     try:
         yield
     finally:
-        for number in numbers:
-            loop.remove_signal_handler(number)
+        _default_interrupt()
+
+
+def _default_interrupt() -> None:
+    loop = asyncio.get_running_loop()
+    for number in _INTERRUPTS:
+        loop.remove_signal_handler(number)
 
 
 def _say_end(record: "Record", desk: "Desk") -> None:

@@ -5,6 +5,7 @@ import time
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from studio_runner.client.stores import Stores
@@ -46,9 +47,14 @@ def entry_point(script: str) -> tuple[str, tuple[str, ...]]:
     return script, ()
 
 
-def script_path(script: str) -> str:
-    """The file that is run, relative to the workspace: `pkg::module` is `pkg/module.py`."""
-    return f"{script.replace('::', '/').removeprefix('/')}.py" if "::" in script else script
+def script_path(script: str, root: Path) -> str:
+    """The file that is run, relative to the workspace: `pkg::module` is `pkg/module.py`, of a package its
+    `__main__.py`."""
+    if "::" not in script:
+        return script
+    module = script.replace("::", "/").removeprefix("/")
+    main = f"{module}/__main__.py"
+    return main if (root / main).is_file() else f"{module}.py"
 
 
 def message(draft: Draft, config: StudioConfig, stores: Stores) -> dict[str, Any]:

@@ -63,8 +63,7 @@ def _in_archive(name: str, body: bytes) -> bytes:
 
 
 def _never_ran() -> dict[str, Any]:
-    sentence = "It was taken off its queue before it ran."
-    own = {"reason": Reason.STOPPED.value, "sentence": sentence}
+    own = {"reason": Reason.STOPPED.value, "sentence": "It was taken off its queue before it ran."}
     return {"status": "stopped", "time_finished": time.time(), OWN: own}
 
 

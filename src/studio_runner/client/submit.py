@@ -112,11 +112,18 @@ async def _request(draft: Draft, workspace: Mapping[str, Any], captures: Sequenc
 def _packages(order: Order) -> list[package.Package]:
     """The workspace, once for every point of the hyperparameters."""
     found = package.workspace(order.directory, order.limit)
-    script = package.script_in(found, script_path(order.base.filename))
+    script = package.script_in(found, script_path(order.base.filename, order.directory))
     if not order.hyperparameters:
         return [found]
-    text = (order.directory / script).read_text(encoding="utf-8")
+    text = _text(order.directory / script)
     return [found.with_content(script, substitute(text, point).encode()) for point in grid(order.hyperparameters)]
+
+
+def _text(script: Path) -> str:
+    try:
+        return script.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise UsageError(f"The script {script} is not UTF-8 text: no hyperparameter can be put into it") from error
 
 
 def _drafts(order: Order, draft: Draft) -> list[Draft]:

@@ -120,11 +120,14 @@ class _Following:
         if not self.seen and self._tail is not None:
             self.seen = tail_offset(path, self._tail)
         ended = asyncio.Event()
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self._until_end(record.key, ended), name=f"watch {record.key}")
+        watching = asyncio.create_task(self._until_end(record.key, ended), name=f"watch {record.key}")
+        try:
             async for piece in follow(path, ended.is_set, self.seen):
                 self.seen += len(piece)
                 self._write(piece)
+        finally:  # not a task group: a reader who has gone is to be told as it is
+            watching.cancel()
+            await asyncio.wait([watching])
 
     async def _until_end(self, key: str, ended: asyncio.Event) -> None:
         await until(self._records, key, self._is_past)
