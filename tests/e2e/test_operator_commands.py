@@ -34,7 +34,7 @@ class Home:
     @property
     def environ(self) -> dict[str, str]:
         kept = {name: value for name, value in os.environ.items() if name.startswith(("PIP_", "UV_"))}
-        return {**kept, "HOME": str(self.path), "PATH": os.environ["PATH"], "STUDIO_RUNNER_HTTP_ADDRESS": ""}
+        return {**kept, "HOME": str(self.path), "PATH": os.environ["PATH"], "STUDIO_RUNNER_HTTP_ADDRESS": "none"}
 
     def run(self, *arguments, stdin=None, timeout=120, **environ) -> subprocess.CompletedProcess[str]:
         return subprocess.run(

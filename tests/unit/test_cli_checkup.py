@@ -138,8 +138,17 @@ def test_an_address_in_use_is_a_warning_and_none_is_fine(here):
         address = f"127.0.0.1:{server.getsockname()[1]}"
         (found,) = problems(system.http(here({"http.address": address})))
 
+    assert found.state is State.WARNING
     assert address in found.sentence
     assert list(system.http(here({"http.address": ""}))) == []
+
+
+def test_an_address_that_start_would_refuse_is_a_problem(here):
+    (found,) = problems(system.http(here({"http.address": "0.0.0.0:0"})))
+
+    assert found.state is State.PROBLEM
+    assert "token" in found.mend
+    assert problems(system.http(here({"http.address": "0.0.0.0:0", "http.allow_remote": True}))) == []
 
 
 def test_few_open_files_are_a_warning(here, monkeypatch):

@@ -140,7 +140,7 @@ def started(monkeypatch):
     ],
 )
 def test_start_reads_the_spellings_of_existing_runners(call, started, arguments):
-    code, _, err = call("start", *arguments, "--prom-address=", "--debug=false")
+    code, _, err = call("start", *arguments, "--prom-address=none", "--debug=false")
 
     assert code == 0, err
     (settings,) = started
@@ -166,7 +166,7 @@ def test_start_refuses_what_it_cannot_read(call, started, argument, words):
 
 
 def test_start_warns_of_variables_that_do_nothing(call, started):
-    _, _, err = call("start", AMQP_URL="amqp://user:hunter2@x/", STUDIO_RUNNER_LAESE="3")
+    _, _, err = call("start", "--http-address=none", AMQP_URL="amqp://user:hunter2@x/", STUDIO_RUNNER_LAESE="3")
 
     assert "AMQP_URL is set and does nothing" in err
     assert "did you mean STUDIO_RUNNER_LEASE?" in err

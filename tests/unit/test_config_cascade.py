@@ -106,6 +106,7 @@ def test_our_own_variable_beats_the_reference_name(environ):
         ("SCHEMA_LOGS", "1", "experiments.schema_logs", True),
         ("GENERATE_METADATA", "false", "experiments.generate_metadata", False),
         ("PROM_ADDRESS", ":9090", "http.address", "0.0.0.0:9090"),
+        ("PROM_ADDRESS", "none", "http.address", ""),
         ("DEBUG", "true", "log.level", "debug"),
     ],
 )

@@ -18,7 +18,7 @@ Check = Callable[[Here], Iterable[Finding]]
 
 
 @click.command()
-@with_settings("places", "machine", "http.address")
+@with_settings("places", "machine", "http")
 @json_option
 @click.pass_obj
 def command(session: Session, settings: Settings, *, as_json: bool) -> int:

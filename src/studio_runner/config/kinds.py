@@ -70,7 +70,7 @@ def says_yes(text: str) -> bool:
 
 def _address(value: object) -> str:
     text = _text(value).strip()
-    if not text:
+    if text in ("", "none"):
         return ""
     host, colon, port = text.rpartition(":")
     if not colon or not port.isascii() or not port.isdigit() or int(port) > 65535:
@@ -113,6 +113,6 @@ SIZE = Kind("SIZE", "a size such as 3gb, 512MiB or a number of bytes", _number(u
 COUNT = Kind("NUMBER", "a whole number", _number(units.parse_count))
 TIMES = Kind("NUMBER", "a whole number, at least 1", _number(units.parse_count, 1))
 SWITCH = Kind("true|false", "true or false", _switch, _show_switch)
-ADDRESS = Kind("HOST:PORT", "HOST:PORT, for example 127.0.0.1:9090, or nothing at all for none", _address)
+ADDRESS = Kind("HOST:PORT", "HOST:PORT, for example 127.0.0.1:9090, or none", _address)
 LEVEL = _choice("debug", "info", "warning", "error")
 LOG_FORMAT = _choice("text", "json")

@@ -105,7 +105,7 @@ OPTIONS: tuple[Option, ...] = (
     _option("caches.environments", kinds.SIZE, "cache-size", reference="cache-size",
             help="Size that the cached environments may have together; 0: no limit."),
     _option("http.address", kinds.ADDRESS, "http-address", "prom-address", reference="prom-address",
-            help="Where the HTTP side listens; empty: nowhere."),
+            help="Where the HTTP side listens; none: nowhere."),
     # no flag: a command line can be read by everybody on the machine
     _option("http.token", kinds.TEXT, secret=True, help="Token that HTTP clients must send to change anything."),
     _option("http.allow_remote", kinds.SWITCH, "http-allow-remote",

@@ -99,7 +99,7 @@ class CacheSettings:
 
 @dataclass(frozen=True)
 class HttpSettings:
-    """The HTTP side; `address` empty means none."""
+    """The HTTP side; an empty `address` means none."""
 
     address: str
     token: str

@@ -3,12 +3,12 @@
 import ctypes
 import os
 import resource
-import socket
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 from studio_runner.cli.checkup.finding import Finding, Here, ok, problem, warning
+from studio_runner.errors import ConfigError
 from studio_runner.messages.units import format_size
 
 FILES = 1024
@@ -94,24 +94,20 @@ def open_files(_here: Here) -> Iterator[Finding]:
 
 def http(here: Here) -> Iterator[Finding]:
     """Whether `start` could listen where it is told to."""
-    address = here.settings.http.address
-    if not address:
+    from studio_runner.web.binding import AddressInUseError, listen
+
+    configured = here.settings.http
+    if not configured.address:
         return
-    host, _, port = address.rpartition(":")
-    host = host.strip("[]")
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family) as trial:
-        trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            trial.bind((host, int(port)))
-        except OSError as error:
-            yield warning(
-                "HTTP",
-                f"{address} cannot be listened on: {error.strerror or error}",
-                "Another runner may be there; choose another address with --http-address.",
-            )
-            return
-    yield ok("HTTP", f"{address} is free")
+    try:
+        listening = listen(configured)
+    except AddressInUseError as error:
+        yield warning("HTTP", f"{error}; it may be a runner", error.hint or "")
+    except ConfigError as error:
+        yield problem("HTTP", str(error), error.hint or "")
+    else:
+        listening.sock.close()
+        yield ok("HTTP", f"{configured.address} is free")
 
 
 def memory_limit(root: Path, membership: Path) -> int | None:
