@@ -138,6 +138,14 @@ async def publish(root: Path, count: int) -> None:
             await broker.publish(QUEUE, json.dumps({"number": number}).encode())
 
 
+async def both_look(root: Path) -> None:
+    """Until two runners have seen each other."""
+    async with asyncio.timeout(PATIENCE):
+        while len([name for name in os.listdir(RootPlace(root).runners) if name[0] != "."]) < 2:
+            await asyncio.sleep(0.02)
+    await asyncio.sleep(0.5)
+
+
 async def test_five_hundred_messages_over_three_runners_each_once(root):
     await publish(root, 250)
     done: Counter[int] = Counter()
@@ -174,7 +182,7 @@ async def test_what_a_killed_runner_held_is_taken_over_at_once(root):
     async with runner(root, "hold") as victim:
         held = sorted([(await victim.says())[1] for _ in range(3)])
         async with runner(root, "work") as heir:
-            await asyncio.sleep(0.3)
+            await both_look(root)
             victim.signal(signal.SIGKILL)
             await victim.process.wait()
             said = [await heir.says() for _ in range(6)]
@@ -231,7 +239,7 @@ async def test_a_runner_stopped_for_less_than_the_lease_keeps_what_it_has(root):
     async with runner(root, "hold") as sleeper:
         assert await sleeper.says() == ["taken", 0, 0]
         async with runner(root, "work") as other:
-            await asyncio.sleep(0.5)
+            await both_look(root)
             sleeper.signal(signal.SIGSTOP)
             await asyncio.sleep(LEASE / 4)
             sleeper.signal(signal.SIGCONT)
@@ -246,12 +254,13 @@ async def test_runners_that_were_all_stopped_together_keep_what_they_have(root):
     async with runner(root, "hold") as holder:
         assert await holder.says() == ["taken", 0, 0]
         async with runner(root, "work") as observer:
-            await asyncio.sleep(0.5)
+            await both_look(root)
             for process in (holder, observer):
                 process.signal(signal.SIGSTOP)
             await asyncio.sleep(LEASE * 1.5)
-            for process in (observer, holder):
-                process.signal(signal.SIGCONT)
+            observer.signal(signal.SIGCONT)
+            await asyncio.sleep(0.1)
+            holder.signal(signal.SIGCONT)
             with pytest.raises(TimeoutError):
                 async with asyncio.timeout(LEASE * 1.2):
                     await observer.says()

@@ -4,7 +4,7 @@ import os
 import stat
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from studio_runner.queues import reading
@@ -43,6 +43,7 @@ def test_a_message_too_large_is_not_read(tmp_path):
     assert read_message(tmp_path / "a").body is None
 
 
+@settings(max_examples=25)
 @given(
     st.recursive(
         st.none() | st.integers() | st.text(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner)

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from studio_runner.queues.backlog import Entry
 from studio_runner.queues.complaints import Complaints
 
-LARGEST = 8 << 20
+LARGEST = 64 << 20
 """Bytes of a message. Requests are a few kilobytes; what is larger is not read into memory."""
 LOCK_EXPIRES = 60.0
 """Seconds after which a lock file that nobody touched is taken for one that its owner left behind."""

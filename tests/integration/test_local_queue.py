@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import stat
+import sys
 import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, contextmanager
@@ -231,6 +232,75 @@ async def test_a_name_used_again_while_its_first_message_is_held(broker, queue):
         await first.requeue()
         await second.requeue()
         assert sorted([(await next_one()).body, (await next_one()).body]) == [b"1", b"2"]
+
+
+class ChangingGate(OpenGate):
+    """Admits nothing until something is given back."""
+
+    def __init__(self) -> None:
+        self.open = asyncio.Event()
+        self.asked = asyncio.Event()
+
+    @property
+    def releases(self):
+        return int(self.open.is_set())
+
+    def admit(self, queue, body):
+        self.asked.set()
+        return Ticket() if self.open.is_set() else None
+
+    async def released(self, seen):
+        await self.open.wait()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="notification is the kernel's")
+async def test_nobody_waits_for_the_next_look_when_something_happens(root, queue):
+    """An arrival, a release and a delay that is over are acted upon at once, however seldom one looks."""
+    (queue / "a").write_text('"a"')
+    gate = ChangingGate()
+    async with asyncio.timeout(PATIENCE), LocalBroker(root, LocalQueueOptions(lease=1000, poll=1000)) as broker:
+        deliveries = broker.consume(QUEUE, gate)
+        waiting = asyncio.ensure_future(anext(deliveries))
+        await gate.asked.wait()
+        gate.open.set()
+        delivery = await waiting
+        waiting = asyncio.ensure_future(anext(deliveries))
+        assert not await comes(waiting)
+        (queue / "b").write_text('"b"')
+        assert (await waiting).body == b'"b"'
+        await delivery.requeue(0.1)
+        assert (await anext(deliveries)).body == b'"a"'
+        await deliveries.aclose()
+
+
+class SwappingGate(OpenGate):
+    """While it considers the first message, somebody puts another in its place."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.admitted = []
+        self.released_tickets = 0
+
+    def admit(self, queue, body):
+        self.admitted.append(body)
+        if len(self.admitted) == 1:
+            self.path.with_name(".new").write_text('"new"')
+            self.path.with_name(".new").rename(self.path)
+        return self
+
+    def release(self):
+        self.released_tickets += 1
+
+
+async def test_what_is_delivered_is_what_was_admitted(broker, queue):
+    (queue / "a").write_text('"old"')
+    gate = SwappingGate(queue / "a")
+    deliveries = broker.consume(QUEUE, gate)
+    async with asyncio.timeout(PATIENCE):
+        delivery = await anext(deliveries)
+    await deliveries.aclose()
+    assert gate.admitted == [b'"old"', b'"new"']
+    assert (delivery.body, delivery.attempts, gate.released_tickets) == (b'"new"', 0, 1)
 
 
 async def test_a_message_too_large_to_be_one_becomes_a_dead_letter(broker, queue):
