@@ -1,7 +1,7 @@
 """`studio-runner submit`."""
 
 import asyncio
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -21,6 +21,9 @@ from studio_runner.cli.options import json_option, with_settings
 from studio_runner.cli.session import Session
 from studio_runner.config.settings import Settings
 from studio_runner.errors import UsageError
+
+if TYPE_CHECKING:
+    from studio_runner.reports.records import Records
 
 
 @click.command(context_settings=SCRIPT_CONTEXT)
@@ -68,6 +71,6 @@ async def _submit(
     return max(codes, default=0)
 
 
-async def _described(records: Any, key: str) -> dict[str, Any]:
+async def _described(records: "Records", key: str) -> dict[str, Any]:
     record = await records.read(key)
     return {"key": key, "queue": record.own.get("queue"), "status": record.status, "reason": record.reason}

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from studio_runner.errors import InvalidMessageError, NotFoundError, ObjectNotFoundError, StudioRunnerError
+from studio_runner.errors import InvalidMessageError, NotFoundError, StudioRunnerError
 from studio_runner.messages.artifact import Artifact
 from studio_runner.reports.records import Record
 from studio_runner.storage.budget import DiskBudget
@@ -80,8 +80,6 @@ async def _look(label: str, artifact: Artifact) -> Stored:
     try:
         store, key = open_store(artifact.location)
         size: int | None = (await store.head(key)).size
-    except ObjectNotFoundError:
-        size = None
-    except StudioRunnerError:  # a store that this machine cannot ask
+    except StudioRunnerError:  # not there, or in a store that this machine cannot ask
         size = None
     return Stored(label, artifact.address, artifact.mutable, size)
