@@ -16,6 +16,7 @@ from studio_runner.process import keeper
 from studio_runner.process.base import Command, Exit
 from studio_runner.process.keeper import descendants
 from studio_runner.process.limits import Limits, memory, memory_watch, sample
+from studio_runner.process.lines import LineScanner
 from studio_runner.process.output import Output
 from studio_runner.process.spawn import Process, Spawner
 from studio_runner.process.sweep import sweep
@@ -385,7 +386,7 @@ async def test_binary_floods_end_up_bounded(spawner, tmp_path):
     path = tmp_path / "output" / "output"
     script = "import os\nfor _ in range(320): os.write(1, os.urandom(65536))"
     reader, writer = os.pipe()
-    with Output(path, 1_000_000, lambda _line: None) as output:
+    with Output(path, 1_000_000, LineScanner(lambda _line: None)) as output:
         async with asyncio.TaskGroup() as group:
             process = await spawner.spawn(Command((*PYTHON, script), {}, Path("/")), writer, Limits())
             os.close(writer)

@@ -2,12 +2,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from studio_runner.process.lines import LineScanner
+from studio_runner.process.lines import EveryLine, LineScanner
 
 
-def scanned(*pieces: bytes) -> list[bytes]:
+def scanned(*pieces: bytes, kind=LineScanner) -> list[bytes]:
     lines: list[bytes] = []
-    scanner = LineScanner(lines.append)
+    scanner = kind(lines.append)
     for piece in pieces:
         scanner.feed(piece)
     scanner.finish()
@@ -44,3 +44,18 @@ def test_a_line_too_long_is_passed_over_and_the_next_one_found(piece_size):
 @given(st.lists(st.text(alphabet="{[ \n\tx", max_size=12).map(str.encode), max_size=12))
 def test_how_the_stream_is_cut_makes_no_difference(pieces):
     assert scanned(*pieces) == expected(b"".join(pieces))
+
+
+def test_every_line_is_handed_over_when_that_is_wanted():
+    assert scanned(b"one\n\ntw", b"o\nthree", kind=EveryLine) == [b"one", b"", b"two", b"three"]
+
+
+def test_of_a_line_without_end_no_more_is_kept_than_shows_that_it_is_too_long():
+    lines = scanned(*[b"x" * 100_000] * 20, b"\nshort\n", kind=EveryLine)
+    assert [len(line) for line in lines] == [(1 << 20) + 1, 5]
+
+
+@given(st.lists(st.text(alphabet="ab\n", max_size=6).map(str.encode), max_size=12))
+def test_how_the_stream_is_cut_makes_no_difference_to_every_line(pieces):
+    data = b"".join(pieces)
+    assert scanned(*pieces, kind=EveryLine) == data.split(b"\n")[: None if data.rpartition(b"\n")[2] else -1]

@@ -9,6 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from studio_runner.process.follow import follow
+from studio_runner.process.lines import LineScanner
 from studio_runner.process.output import Output, find_gap
 
 LIMIT = 8192
@@ -45,7 +46,7 @@ def test_notes_stand_on_lines_of_their_own_and_name_the_runner(path):
 
 def test_lines_that_may_be_json_are_handed_over_the_last_one_at_the_end(path):
     found: list[bytes] = []
-    with Output(path, 0, found.append) as output:
+    with Output(path, 0, LineScanner(found.append)) as output:
         output.write(b'text\n{"loss": 1}\n{"loss"')
         assert found == [b'{"loss": 1}']
         output.write(b": 2}")
@@ -144,7 +145,7 @@ async def test_a_full_disk_is_remembered_and_the_script_goes_on():
     if not full.exists():
         pytest.skip("no /dev/full here")
     found: list[bytes] = []
-    with Output(full, 0, found.append) as output:
+    with Output(full, 0, LineScanner(found.append)) as output:
         await drained(output, b"text\n", b'{"a": 1}\n')
         assert output.error is not None
         assert output.error.errno == errno.ENOSPC

@@ -1,19 +1,57 @@
-"""Finding the lines of a byte stream that could be JSON, at the speed of the stream."""
+"""Finding lines in a byte stream: those that could be JSON, at the speed of the stream, or every one."""
 
 import re
 from collections.abc import Callable
+from typing import Protocol
 
 _MAX_LINE = 1 << 20
-"""Longer lines are not metadata; they are passed over without being kept."""
+"""No more of a line than this is kept."""
 _OPENING = re.compile(rb"[ \t]*[{\[]")
 _NEXT_OPENING = re.compile(rb"\n(?=[ \t]*[{\[])")
 _BLANK = re.compile(rb"[ \t]*\Z")
 
 
+class Scanner(Protocol):
+    """Hands lines of a stream that comes in pieces to somebody, who must not block."""
+
+    def feed(self, data: bytes) -> None: ...
+    def finish(self) -> None:
+        """The stream has ended; a last line needs no line end."""
+        ...
+
+
+class EveryLine:
+    """Hands every line to `on_line`, without its line end; of one longer than 1 MiB the beginning, which is enough
+    to see that it is too long."""
+
+    def __init__(self, on_line: Callable[[bytes], None]) -> None:
+        self._on_line = on_line
+        self._begun = bytearray()
+
+    def feed(self, data: bytes) -> None:
+        *ends, rest = data.split(b"\n")
+        for end in ends:
+            self._keep(end)
+            self._hand_over()
+        self._keep(rest)
+
+    def finish(self) -> None:
+        if self._begun:
+            self._hand_over()
+
+    def _keep(self, piece: bytes) -> None:
+        self._begun += piece[: _MAX_LINE + 1 - len(self._begun)]
+
+    def _hand_over(self) -> None:
+        self._on_line(bytes(self._begun))
+        self._begun.clear()
+
+
 class LineScanner:
     """Hands every complete line that begins with `{` or `[`, blanks aside, to `on_line`, without its line end.
 
-    What comes in pieces is put together again, up to 1 MiB a line. All other bytes are looked at by C code only.
+    What comes in pieces is put together again, up to 1 MiB a line; longer lines are no metadata and passed over. All
+    other bytes are looked at by C code only.
     """
 
     def __init__(self, on_line: Callable[[bytes], None]) -> None:
@@ -39,7 +77,6 @@ class LineScanner:
         self._scan(data)
 
     def finish(self) -> None:
-        """The stream has ended; a last line needs no line end."""
         line = self._joined()
         if _OPENING.match(line):
             self._hand_over(line)

@@ -5,14 +5,13 @@ import fcntl
 import os
 import re
 import sys
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from studio_runner.process.lines import LineScanner
+from studio_runner.process.lines import Scanner
 
 _PREFIX = b"[studio-runner] "
 _LEAST_LIMIT = 4096
@@ -49,13 +48,13 @@ class Output:
     system at once, for those who follow; a gap replaces the file (new inode), so nobody reads one half rewritten.
 
     When the file cannot be written, `error` says why, and output is read on and dropped so the script can end.
-    Lines that may be JSON go to `on_line`, which must not block.
+    What the script writes goes to `scanner` as well, all of it.
     """
 
-    def __init__(self, path: Path, limit: int, on_line: Callable[[bytes], None] | None = None) -> None:
+    def __init__(self, path: Path, limit: int, scanner: Scanner | None = None) -> None:
         self._path = path
         self._limit = max(limit, _LEAST_LIMIT) if limit else 0
-        self._scanner = LineScanner(on_line) if on_line else None
+        self._scanner = scanner
         self._gap: Gap | None = None
         self._at_line_start = True
         self.error: OSError | None = None

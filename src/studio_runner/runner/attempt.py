@@ -18,6 +18,7 @@ from studio_runner.errors import BrokerError, ExperimentError, Reason
 from studio_runner.messages.metadata import Document
 from studio_runner.messages.request import Request, short_key
 from studio_runner.process.base import Exit
+from studio_runner.process.lines import EveryLine, LineScanner, Scanner
 from studio_runner.process.output import Output
 from studio_runner.queues.base import Delivery
 from studio_runner.reports.base import Ended, StageEntered, Started, Subject
@@ -98,7 +99,7 @@ class Attempt:
         artifacts, budget = Artifacts(request, place), DiskBudget(request.resources.hdd or None)
         await artifacts.begin(self._number, budget)
         document = Document()
-        output = Output(place / OUTPUT / "output", settings.experiments.output_limit, document.feed)
+        output = Output(place / OUTPUT / "output", settings.experiments.output_limit, self._scanner(document))
         self.trial = trial = Trial(
             host=self._host,
             delivery=self._delivery,
@@ -113,6 +114,12 @@ class Attempt:
         )
         trial.describe()
         return trial
+
+    def _scanner(self, document: Document) -> Scanner:
+        """What of the output goes into the metadata document."""
+        if self._host.settings.experiments.schema_logs:
+            return EveryLine(lambda line: document.feed_or_log(line, time.time_ns()))
+        return LineScanner(document.feed)
 
     async def _work(self, trial: Trial) -> Outcome:
         """The stages, beside everything that may end them early."""
