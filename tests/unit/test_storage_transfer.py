@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import os
+import shutil
 import tarfile
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -226,16 +227,24 @@ async def test_a_directory_that_is_gone_leaves_the_stored_one(setting: Setting):
     assert setting.stored() == ["a"]
 
 
-async def test_a_directory_that_became_a_link_is_not_uploaded(setting: Setting, tmp_path: Path):
+@pytest.mark.parametrize("way", [{"unpack": True}, {"unpack": False}])
+@pytest.mark.parametrize("stored", [[], [pack_file("a", b"x")]], ids=["missing", "stored"])
+async def test_a_directory_that_became_a_link_is_not_uploaded(
+    setting: Setting, tmp_path: Path, way: dict[str, bool], stored: list[bytes]
+):
     (tmp_path / "secrets").mkdir()
-    (tmp_path / "secrets/key").write_text("secret")
-    await setting.fetch(artifact())
-    upload = setting.upload(artifact())
+    (tmp_path / "secrets/modeldir.tar").write_text("secret")
+    if stored:
+        setting.files.write(KEY, stored)
+    await setting.fetch(artifact(**way))
+    upload = setting.upload(artifact(**way))
     await upload.mark()
-    setting.directory.rmdir()
+    before = list(setting.files.entries())
+    shutil.rmtree(setting.directory)
     setting.directory.symlink_to(tmp_path / "secrets")
     assert not await upload.upload()
-    assert [info.key for info in setting.files.entries()] == []
+    assert not await setting.upload(artifact(**way)).upload()
+    assert list(setting.files.entries()) == before
 
 
 @pytest.mark.parametrize("suffix", [".tar", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst"])
@@ -271,6 +280,13 @@ async def test_the_only_file_stands_for_the_artifact(setting: Setting):
     assert await upload.upload()
     with setting.files.read(KEY) as reading:
         assert b"".join(reading) == b"weights"
+
+
+async def test_a_link_does_not_stand_for_the_artifact(setting: Setting, tmp_path: Path):
+    (tmp_path / "secret").write_text("secret")
+    setting.directory.mkdir(parents=True)
+    (setting.directory / "modeldir.tar").symlink_to(tmp_path / "secret")
+    assert not await setting.upload(artifact(unpack=False)).upload()
 
 
 async def test_several_files_cannot_be_one(setting: Setting):

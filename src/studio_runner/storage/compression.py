@@ -174,14 +174,16 @@ class Expander:
     def _expand(self, decoder: _Decoder, data: bytes) -> bytes:
         try:
             return decoder.decompress(data, PIECE)
-        except (OSError, EOFError, ValueError, MemoryError, lzma.LZMAError, zlib.error) as error:
+        except _damage(self._kind) as error:
             raise ArtifactInvalidError(
                 f"damaged: the {self._kind.name.lower()} data cannot be read: {error}"
             ) from error
-        except Exception as error:
-            if self._kind is Compression.ZSTD and isinstance(error, _zstd().ZstdError):
-                raise ArtifactInvalidError(f"damaged: the zstd data cannot be read: {error}") from error
-            raise
+
+
+def _damage(kind: Compression) -> tuple[type[Exception], ...]:
+    """What its decoder raises on data that it cannot read."""
+    usual = (OSError, EOFError, ValueError, MemoryError, lzma.LZMAError, zlib.error)
+    return (*usual, _zstd().ZstdError) if kind is Compression.ZSTD else usual
 
 
 def compress(stream: Iterable[bytes], kind: Compression) -> Generator[bytes, None, None]:

@@ -7,7 +7,7 @@ import os
 import stat
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
-from functools import partial
+from functools import cached_property, partial
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
@@ -171,14 +171,20 @@ class FileStore:
             if step in ("", ".", "..") or step.startswith(HIDDEN) or "\0" in step:
                 raise ArtifactInvalidError(f"{key!r} is no key of an object: it leads out of the store, or nowhere")
         above, _, name = key.rpartition("/")
-        directory = f"{self._root}/{above}" if above else self._root or "/"
+        if not above:
+            return _Place(self._real_root, name)
+        directory = f"{self._root}/{above}"
         real = os.path.realpath(directory)
         if real != directory:
             self._must_contain(real, key)
         return _Place(real, name)
 
+    @cached_property
+    def _real_root(self) -> str:
+        return os.path.realpath(self._root or "/")
+
     def _must_contain(self, real: str, key: str) -> None:
-        root = os.path.realpath(self._root or "/").rstrip("/")
+        root = self._real_root.rstrip("/")
         if real != root and not real.startswith(f"{root}/"):
             raise ArtifactInvalidError(f"{key!r} leads out of the store {self._root} through a link")
 
@@ -206,7 +212,7 @@ class FileStore:
 
 
 class FileReading:
-    """An open object."""
+    """An open object. One that nobody took, because its taker was cancelled, is closed when it is collected."""
 
     def __init__(self, descriptor: int, info: ObjectInfo, path: str) -> None:
         self.info = info
@@ -219,7 +225,10 @@ class FileReading:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        os.close(self._descriptor)
+        self._close()
+
+    def __del__(self) -> None:
+        self._close()
 
     def __iter__(self) -> Self:
         return self
@@ -230,6 +239,11 @@ class FileReading:
         if not piece:
             raise StopIteration
         return piece
+
+    def _close(self) -> None:
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
 
 
 def _guarded(place: _Place, work: Callable[[], T]) -> T:
@@ -261,11 +275,13 @@ def _listing(path: str) -> Iterator[tuple[str, os.DirEntry[str]]]:
                 entries = list(listing)
         except (FileNotFoundError, NotADirectoryError):
             return
+        if any(entry.name.startswith(HIDDEN) for entry in entries):
+            sweep(path)
         found = []
         for entry in entries:
             if entry.name.startswith(HIDDEN):
-                sweep(path)
-            elif entry.is_dir(follow_symlinks=False):
+                continue
+            if entry.is_dir(follow_symlinks=False):
                 found.append((f"{entry.name}/", entry))
             elif entry.is_file(follow_symlinks=False):
                 found.append((entry.name, entry))

@@ -47,7 +47,7 @@ def walk(directory: Path, keep: Keep | None = None) -> Iterator[Found]:
             os.close(parent)
 
 
-def open_directory(root: Path, path: bytes) -> int | None:
+def open_directory(root: Path, path: bytes = b"") -> int | None:
     """A descriptor of the directory `path` below `root`, no link followed on the way; None when it has vanished."""
     try:
         descriptor = os.open(root, _DIRECTORY)
@@ -84,16 +84,18 @@ def unreadable(path: bytes, error: OSError) -> ArtifactInvalidError:
 
 
 class Fingerprint(NamedTuple):
-    """What a directory looked like: equal when nothing changed. `newest` is the latest modification in ns."""
+    """What a directory looked like: equal when nothing changed. `newest` is the latest modification in ns, `size`
+    the bytes of all files."""
 
     digest: bytes
     entries: int
     newest: int
+    size: int
 
 
 def fingerprint(directory: Path) -> Fingerprint:
     """Taken from names, kinds, sizes, times, modes and inodes; contents are not read."""
-    digest, entries, newest = hashlib.blake2b(digest_size=16), 0, 0
+    digest, entries, newest, size = hashlib.blake2b(digest_size=16), 0, 0, 0
     for found in walk(directory):
         status = found.status
         if stat.S_ISDIR(status.st_mode):
@@ -103,5 +105,6 @@ def fingerprint(directory: Path) -> Fingerprint:
             changes = (found.path, status.st_mode, status.st_size, status.st_mtime_ns, status.st_ino)
             digest.update(b"%s\0%o %d %d %d\0" % changes)
             newest = max(newest, status.st_mtime_ns)
+            size += status.st_size
         entries += 1
-    return Fingerprint(digest.digest(), entries, newest)
+    return Fingerprint(digest.digest(), entries, newest, size)

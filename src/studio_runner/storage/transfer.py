@@ -9,7 +9,7 @@ import asyncio
 import logging
 import posixpath
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator, Sequence
 from contextlib import asynccontextmanager, closing, contextmanager
 from functools import partial
 from pathlib import Path
@@ -19,6 +19,7 @@ from studio_runner.errors import (
     ArtifactInvalidError,
     ArtifactMissingError,
     DiskExceededError,
+    ExperimentError,
     ObjectNotFoundError,
     StorageUnavailableError,
     UnauthorisedError,
@@ -38,6 +39,78 @@ from studio_runner.storage.threads import in_thread
 _log = logging.getLogger(__name__)
 _FILE_CLOCK = getattr(time, "CLOCK_REALTIME_COARSE", time.CLOCK_REALTIME)
 """The clock that file times are taken from."""
+
+
+SMALL = 1 << 17
+"""Bytes below which artifacts on this machine are carried one after the other, in one thread for all of them: starting
+a thread for each would take longer than the carrying."""
+
+
+class Fetch(NamedTuple):
+    """One artifact to be brought into `directory`; `upload` is marked when something came."""
+
+    artifact: Artifact
+    store: Store
+    key: str
+    directory: Path
+    upload: "Upload | None"
+
+
+async def fetch_all(fetches: Sequence[Fetch], budget: DiskBudget) -> None:
+    """Bring every artifact here, side by side; the first error ends the others.
+
+    Errors are those of `fetch`.
+    """
+    large = await in_thread(partial(_fetch_small, fetches, budget))
+    async with asyncio.TaskGroup() as group:
+        for one in large:
+            group.create_task(_fetch_one(one, budget), name=f"fetch {one.artifact.label}")
+
+
+def _fetch_small(fetches: Sequence[Fetch], budget: DiskBudget) -> list[Fetch]:
+    """Bring the small ones, in this thread; returns the others, those in trouble included."""
+    rest = []
+    for one in fetches:
+        if not (isinstance(one.store, BlockingStore) and _fetched(one, one.store, budget)):
+            rest.append(one)
+    return rest
+
+
+def _fetched(one: Fetch, store: BlockingStore, budget: DiskBudget) -> bool:
+    work = _Fetch(one.artifact, one.key, one.directory, budget)
+    try:
+        if one.artifact.mutable and not _there(store, one.key):
+            work.make_directory()
+            return True
+        if store.info(one.key).size > SMALL:
+            return False
+        work.run(store)
+    except (ExperimentError, ObjectNotFoundError):
+        return False
+    if one.upload:
+        one.upload.mark_now()
+    return True
+
+
+async def _fetch_one(one: Fetch, budget: DiskBudget) -> None:
+    if await fetch(one.artifact, one.store, one.key, one.directory, budget) and one.upload:
+        await one.upload.mark()
+
+
+async def upload_all(uploads: Sequence["Upload"]) -> None:
+    """Bring back what changed, side by side; all are tried before the first error is raised.
+
+    Errors are those of `Upload.upload`.
+    """
+    large = await in_thread(partial(_upload_small, uploads))
+    for result in await asyncio.gather(*(one.upload() for one in large), return_exceptions=True):
+        if isinstance(result, BaseException):
+            raise result
+
+
+def _upload_small(uploads: Sequence["Upload"]) -> list["Upload"]:
+    """Bring the small ones back, in this thread; returns the others, those in trouble included."""
+    return [one for one in uploads if not one.upload_small()]
 
 
 async def fetch(
@@ -95,7 +168,7 @@ class _Fetch:
 
     def run(self, store: BlockingStore) -> ObjectInfo:
         """All of it, in this thread."""
-        self._make_directory()
+        self.make_directory()
         with store.read(self._key) as reading, self._open() as sink:
             for piece in reading:
                 sink.feed(piece)
@@ -104,9 +177,9 @@ class _Fetch:
 
     async def stream(self, store: Store) -> ObjectInfo:
         """From a store elsewhere."""
-        await in_thread(self._make_directory)
+        await in_thread(self.make_directory)
         info = await store.head(self._key)
-        with await in_thread(self._open) as sink:
+        with self._open() as sink:
             async with _closing(store.get(self._key)) as stream:
                 async for piece in stream:
                     await in_thread(partial(sink.feed, piece), on_cancel=sink.give_up)
@@ -119,7 +192,7 @@ class _Fetch:
         if self._sink is not None:
             self._sink.give_up()
 
-    def _make_directory(self) -> None:
+    def make_directory(self) -> None:
         try:
             self._directory.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -179,7 +252,12 @@ class Upload:
 
     async def mark(self) -> None:
         """Take what is there now for what the store has."""
-        self._known = await self._take()
+        with _about(self._artifact):
+            await in_thread(self.mark_now)
+
+    def mark_now(self) -> None:
+        """As `mark`, in this thread."""
+        self._known = _look(self._directory)
         self._marked = True
 
     async def changed(self) -> bool:
@@ -198,9 +276,24 @@ class Upload:
                     return await in_thread(partial(self._run, self._store), on_cancel=self._give_up)
                 return await self._stream(self._store)
 
+    def upload_small(self) -> bool:
+        """As `upload`, in this thread, where that is quickly done; False when it is not, or does not go well."""
+        if not isinstance(self._store, BlockingStore) or self._busy.locked():
+            return False
+        try:
+            look = _look(self._directory)
+            if look.fingerprint.size > SMALL:
+                return False
+            self._put(self._store, look)
+        except ExperimentError:
+            return False
+        return True
+
     def _run(self, store: BlockingStore) -> bool:
         """All of it, in this thread."""
-        look = _look(self._directory)
+        return self._put(store, _look(self._directory))
+
+    def _put(self, store: BlockingStore, look: _Look) -> bool:
         source = self._source(look)
         if source is None or (self._is_first_and_empty(look) and not _there(store, self._key)):
             return False
@@ -226,12 +319,12 @@ class Upload:
 
     def _source(self, look: _Look) -> Generator[bytes, None, None] | None:
         """What is to be put; None when there is nothing, or nothing new."""
-        if not self._differs(look) or not self._directory.is_dir():
+        if not self._differs(look) or self._directory.is_symlink() or not self._directory.is_dir():
             return None
         if self._artifact.unpack:
             return self._until_given_up(pack(self._directory, Compression.of_name(self._key), note=self._note))
         name = single_file(self._directory, posixpath.basename(self._key))
-        return None if name is None else self._until_given_up(read_file(self._directory / name))
+        return None if name is None else self._until_given_up(read_file(self._directory, name))
 
     def _until_given_up(self, source: Generator[bytes, None, None]) -> Generator[bytes, None, None]:
         with closing(source):
