@@ -568,6 +568,23 @@ async def test_a_runner_that_cannot_tell_how_it_died_loses_its_claims_after_the_
                 await asyncio.sleep(0.01)
 
 
+async def test_things_that_cannot_be_removed_do_not_keep_claims_from_returning(root, queue, caplog):
+    state = root / ".studio-runner"
+    claimed = state / "queues" / QUEUE / "claimed"
+    claimed.mkdir(parents=True)
+    (claimed / "gone.1~1~0~a").write_text("{}")
+    for odd in (state / "runners" / "a-directory", state / "queues" / QUEUE / "incoming" / "another"):
+        (odd / "inside").mkdir(parents=True)
+        os.utime(odd, (1, 1))
+    async with LocalBroker(root, OPTIONS) as broker:
+        delivery = await take(broker)
+        assert delivery.attempts == 1
+        await asyncio.sleep(5 * OPTIONS.poll)
+        await delivery.ack()
+    for name in ("a-directory", "another"):
+        assert caplog.text.count(f"{name}: left behind and cannot be removed") == 1
+
+
 async def test_what_killed_processes_left_is_cleared_away(root, queue):
     state = root / ".studio-runner" / "queues" / QUEUE
     for directory in ("incoming", "dead"):
@@ -590,6 +607,10 @@ async def test_what_killed_processes_left_is_cleared_away(root, queue):
 
 async def test_a_queue_is_removed_when_nothing_waits_in_it(broker, root):
     await broker.publish(QUEUE, b"{}")
+    assert not await broker.remove(QUEUE)
+    delivery = await take(broker)
+    assert not await broker.remove(QUEUE)
+    await delivery.requeue(0.1)
     assert not await broker.remove(QUEUE)
     await (await take(broker)).ack()
     assert await broker.remove(QUEUE)

@@ -86,9 +86,18 @@ class Attendance:
         await asyncio.to_thread(self._caretaker.tidy)
         while True:
             self._nudge.clear()
-            next_due = await asyncio.to_thread(self._caretaker.round)
+            next_due = await asyncio.to_thread(self._round)
             pause = min(self._options.poll, self._beat_every, max(0.0, next_due - time.time()))
             await heard(self._nudge, pause)
+
+    def _round(self) -> float:
+        """A root that cannot be looked after for a while is no reason to stop what runs."""
+        try:
+            return self._caretaker.round()
+        except OSError as error:
+            problem = f"cannot be looked after: {error.strerror} ({error.filename})"
+            self._complaints.once(self._root.root, problem, "check its permissions and whether its server answers")
+            return float("inf")
 
 
 def _owner_name(runner_id: str) -> str:

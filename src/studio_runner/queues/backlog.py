@@ -111,12 +111,16 @@ class Backlog:
         self._stamp, self._calm = stamp, calm
         return True
 
+    def mistrust(self) -> None:
+        """The directory could not be read: read it again even if it does not change."""
+        self._stamp, self._calm = None, False
+
     def vanish(self) -> None:
         """The directory is not there."""
         self._known.clear()
         self._waiting.clear()
         self._refused.clear()
-        self._stamp = None
+        self.mistrust()
 
     def listing(self) -> Listing:
         """Read the directory. This takes a while when it is long: call it in a thread, then `merge` the result."""

@@ -59,12 +59,11 @@ class Caretaker:
         of queues that are gone for good."""
         for place in self._places():
             for path in self._left_behind(place):
-                path.unlink(missing_ok=True)
+                self._remove_old(path)
             remove_unused(place)
         for name in self._names(self._root.runners):
             if name.startswith("."):
-                for path in _if_old(self._root.runners / name):
-                    path.unlink(missing_ok=True)
+                self._remove_old(self._root.runners / name)
 
     def _places(self) -> list[QueuePlace]:
         try:
@@ -93,7 +92,14 @@ class Caretaker:
                 claims[held.name.owner].append(held)
         for owner in self._roster.dead(claims):
             if self._return_claims(claims[owner]):
-                self._roster.bury(owner)
+                self._bury(owner)
+
+    def _bury(self, owner: str) -> None:
+        try:
+            self._roster.bury(owner)
+        except OSError as error:
+            heartbeat = self._root.runners / owner
+            self._complaints.once(heartbeat, f"left behind and cannot be removed: {error.strerror}", PERMISSIONS)
 
     def _return_claims(self, claims: list[_Held]) -> bool:
         """False when some could not be returned."""
@@ -133,9 +139,18 @@ class Caretaker:
         letters = set(self._names(place.dead))
         for name in letters:
             if name.endswith(REASON_SUFFIX) and name.removesuffix(REASON_SUFFIX) not in letters:
-                yield from _if_old(place.dead / name)
+                yield place.dead / name
         for name in self._names(place.incoming):
-            yield from _if_old(place.incoming / name)
+            yield place.incoming / name
+
+    def _remove_old(self, path: Path) -> None:
+        try:
+            if time.time() - path.lstat().st_mtime > LEFT_BEHIND:
+                path.unlink()
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            self._complaints.once(path, f"left behind and cannot be removed: {error.strerror}", PERMISSIONS)
 
 
 def remove_unused(place: QueuePlace) -> None:
@@ -149,12 +164,3 @@ def remove_unused(place: QueuePlace) -> None:
             continue
         except OSError:
             return  # something is in it
-
-
-def _if_old(path: Path) -> Iterator[Path]:
-    try:
-        age = time.time() - path.lstat().st_mtime
-    except FileNotFoundError:
-        return
-    if age > LEFT_BEHIND:
-        yield path

@@ -91,7 +91,9 @@ class LocalDelivery:
                 moved = moves.put_back(place, path, message)
         except OSError as error:
             raise moves.broker_error("returning a message", place, error) from error
-        self._settle_if(moved)
+        if not moved:
+            self._lose()
+        self._settle()
 
     async def dead_letter(self, reason: str) -> None:
         self._check_open()
@@ -101,20 +103,17 @@ class LocalDelivery:
             moved = await asyncio.to_thread(moves.set_aside, place, path, self._claim.message.charged, parting)
         except OSError as error:
             raise moves.broker_error("setting a message aside", place, error) from error
-        self._settle_if(moved)
+        if not moved:
+            self._lose()
+        self._settle()
 
     def hand_back(self) -> None:
         """The runner ends with the message unsettled: somebody else shall have it, at no charge."""
         try:
             moves.put_back(self._claim.place, self._claim.path, self._claim.message)
         except OSError as error:
-            log.warning("message %s of queue %s not returned (%s): it comes back when the lease is over",
-                        self._claim.message.base, self.queue, error)  # fmt: skip
-        self._settle()
-
-    def _settle_if(self, moved: bool) -> None:  # noqa: FBT001
-        if not moved:
-            self._lose()
+            message = self._claim.message.base
+            log.warning("message %s of queue %s comes back when the lease is over: %s", message, self.queue, error)
         self._settle()
 
     def _settle(self) -> None:

@@ -126,6 +126,7 @@ class Consumer:
         except FileNotFoundError:
             self._backlog.vanish()
         except OSError as error:
+            self._backlog.mistrust()
             self._complain(self._place.messages, error)
         else:
             self._complaints.settled(self._place.messages)
@@ -148,6 +149,7 @@ class Consumer:
         except OSError as error:
             if is_gone(error):
                 self._backlog.forget(entry)
+                self._ripening.forget(entry.name)
             else:
                 self._complain(path, error)
                 self._backlog.refuse(entry)

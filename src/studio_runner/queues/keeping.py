@@ -66,8 +66,8 @@ def withdraw(place: QueuePlace, key: str) -> bool:
 
 
 def remove(place: QueuePlace) -> bool:
-    """Delete a queue in which no message lies, and its state as far as nothing is in it."""
-    if _waiting(place):
+    """Delete a queue with nothing to do, and its state as far as nothing is in it."""
+    if _waiting(place) or names_in(place.claimed) or names_in(place.delayed):
         return False
     try:
         place.messages.rmdir()

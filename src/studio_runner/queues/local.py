@@ -40,7 +40,7 @@ class LocalBroker:
         self._complaints = Complaints(log)
         self._attendance: Attendance | None = None
         self._stack = AsyncExitStack()
-        self._reported: Sequence[str] = ()
+        self._reported: list[str] = []
 
     async def __aenter__(self) -> Self:
         self._stack.callback(self._leave)
@@ -109,7 +109,7 @@ class LocalBroker:
         return await self._keep("withdrawing a message", queue, lambda place: keeping.withdraw(place, key))
 
     async def remove(self, queue: str) -> bool:
-        """Delete a queue in which nothing waits; False when something does. Dead letters and claims stay."""
+        """Delete a queue in which nothing waits, nor runs; False when something does. Dead letters stay."""
         return await self._keep("deleting the queue", queue, keeping.remove)
 
     async def _keep(self, doing: str, queue: str, work: Callable[[QueuePlace], Kept]) -> Kept:
@@ -136,7 +136,7 @@ class LocalBroker:
         if self._attendance is not None:
             self._attendance.leave()
 
-    def _names(self) -> Sequence[str]:
+    def _names(self) -> list[str]:
         try:
             return self._place.queue_names()
         except BrokerError as error:

@@ -73,7 +73,7 @@ class Ripening:
     def wait(self, entry: Entry, content: Content) -> float:
         """Seconds until the message should be looked at again, 0 when it can be handed on."""
         if content.body is None or _is_settled(entry, content.version) or is_complete(content.body):
-            self._unripe.pop(entry.name, None)
+            self.forget(entry.name)
             return 0.0
         now = time.monotonic()
         version, since = self._unripe.get(entry.name, (None, now))
@@ -82,8 +82,12 @@ class Ripening:
         self._unripe[entry.name] = (content.version, since)
         if now - since < SETTLES:
             return since + SETTLES - now
-        del self._unripe[entry.name]
+        self.forget(entry.name)
         return 0.0
+
+    def forget(self, name: str) -> None:
+        """The message is gone."""
+        self._unripe.pop(name, None)
 
 
 def _is_settled(entry: Entry, version: Version) -> bool:
@@ -114,8 +118,8 @@ class SoftLock:
     def _is_held(self, now: float) -> bool:
         try:
             version = Version.of(self.path.lstat())
-        except FileNotFoundError:
-            return False
+        except OSError:
+            return False  # not there; or whoever reads the messages says what is wrong
         if version != self._seen[0]:
             self._seen = (version, now)
         if now - self._seen[1] < LOCK_EXPIRES:
