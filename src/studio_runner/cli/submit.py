@@ -72,5 +72,7 @@ async def _submit(
 
 
 async def _described(records: "Records", key: str) -> dict[str, Any]:
-    record = await records.read(key)
+    from studio_runner.client.lookup import find
+
+    record = await find(records, key)
     return {"key": key, "queue": record.own.get("queue"), "status": record.status, "reason": record.reason}
