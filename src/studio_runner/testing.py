@@ -23,25 +23,31 @@ import tarfile
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+import psutil
 
 from studio_runner.messages.results import Results, parse_results
+from studio_runner.process.environ import ATTEMPT_VARIABLE
+from studio_runner.queues.layout import REASON_SUFFIX, RootPlace
 
 QUEUE = "local_test"
 MUTABLE = ("output", "modeldir", "retval", "tb", "_metrics", "_metadata", "_results", "_status")
 RESOURCES = {"cpus": 1, "ram": "200mb", "hdd": "100mb", "gpus": 0}
+_T = TypeVar("_T")
 THIS_PYTHON = f"{sys.version_info[0]}.{sys.version_info[1]}"
 
 
 @dataclass(frozen=True)
 class Installation:
-    """The directories of one private installation."""
+    """The directories of one private installation. Several may have one `cache`, where environments are kept."""
 
     home: Path
+    cache: Path
 
     @property
     def queue_root(self) -> Path:
@@ -104,9 +110,47 @@ class Installation:
         (incoming / name).rename(directory / name)
         return time.time()
 
+    def submit(
+        self, files: Mapping[str, str | bytes], *, config: Mapping[str, Any] | None = None, **experiment: Any
+    ) -> str:
+        """Queue a request to run `main.py` among these files; its key."""
+        key, body = self.request(self.workspace(files), config=config, **experiment)
+        self.publish(body)
+        return key
+
     def waiting(self, queue: str = QUEUE) -> list[Path]:
         """The messages that lie on the queue."""
         return [path for path in (self.queue_root / queue).iterdir() if path.is_file()]
+
+    def held(self, queue: str = QUEUE) -> list[Path]:
+        """The messages that are in the hands of a runner, or wait for their next try."""
+        place = RootPlace(self.queue_root).queue(queue)
+        return [path for folder in (place.claimed, place.delayed) if folder.is_dir() for path in folder.iterdir()]
+
+    def dead_letters(self, queue: str = QUEUE) -> list[dict[str, Any]]:
+        """What was set aside: `reason`, `attempts`, `at`, `runner` and the message itself as `body`."""
+        dead = RootPlace(self.queue_root).queue(queue).dead
+        return [
+            {**json.loads(reason.read_bytes()), "body": message.read_bytes()}
+            for reason in dead.glob(f"*{REASON_SUFFIX}")
+            if (message := reason.with_name(reason.name.removesuffix(REASON_SUFFIX))).exists()
+        ]
+
+    def processes(self) -> list[psutil.Process]:
+        """The live processes of experiments."""
+        mark = str(self.attempts.parent)
+        return [
+            process
+            for process in psutil.process_iter()
+            if ATTEMPT_VARIABLE in (variables := _variables(process)) and variables.get("STUDIOML_HOME") == mark
+        ]
+
+    def leftovers(self) -> list[str]:
+        """What there still is of experiments besides their artifacts and records: nothing when all are over."""
+        directories = list(self.attempts.iterdir()) if self.attempts.is_dir() else []
+        queues = [path.name for path in self.queue_root.iterdir() if path.is_dir() and path.name[0] != "."]
+        messages = [path for queue in queues for path in (*self.waiting(queue), *self.held(queue))]
+        return [*map(str, directories), *map(str, messages), *map(str, self.processes())]
 
     def stored(self, key: str, label: str) -> Path:
         """Where an artifact of the experiment is kept."""
@@ -134,14 +178,25 @@ class Installation:
         document: dict[str, Any] = json.loads((self.store / "db" / "experiments" / key).read_bytes())
         return document
 
+    def ended(self, key: str, patience: float = 120.0) -> dict[str, Any]:
+        """The experiment's record, once it says that the experiment is over."""
+        return _awaited(lambda: self._final_record(key), patience, lambda: f"{key} is not over; {self._said()}")
+
+    def _final_record(self, key: str) -> dict[str, Any] | None:
+        try:
+            record = self.record(key)
+        except FileNotFoundError:
+            return None
+        return record if record["status"] in ("finished", "stopped") else None
+
     def wait(self, key: str, patience: float = 120.0) -> Results:
         """Until the experiment is over; TimeoutError after `patience` seconds."""
-        path, deadline = self.stored(key, "_results"), time.monotonic() + patience
-        while not path.exists():
-            if time.monotonic() > deadline:
-                raise TimeoutError(f"no results of {key} after {patience:g} s; the log says:\n{self.log()}")
-            time.sleep(0.002)
+        path = self.stored(key, "_results")
+        _awaited(path.exists, patience, lambda: f"no results of {key}; {self._said()}")
         return self.results(key)
+
+    def _said(self) -> str:
+        return f"the log says:\n{self.log()}"
 
     def log(self) -> str:
         """What the daemons wrote so far."""
@@ -150,7 +205,7 @@ class Installation:
 
     def environment(self) -> dict[str, str]:
         """The environment that makes `studio-runner` use this installation."""
-        return {**os.environ, "STUDIOML_HOME": str(self.home), "XDG_CACHE_HOME": str(self.home / "cache")}
+        return {**os.environ, "STUDIOML_HOME": str(self.home), "XDG_CACHE_HOME": str(self.cache)}
 
     def start(self, *options: str, program: Sequence[str] = ()) -> subprocess.Popen[bytes]:
         """A daemon (or another `program` that takes its options)."""
@@ -175,15 +230,33 @@ class Installation:
 
 
 @contextmanager
-def installation() -> Iterator[Installation]:
-    """A fresh one, removed afterwards."""
+def installation(cache: Path | None = None) -> Iterator[Installation]:
+    """A fresh one, removed afterwards; with a `cache` that stays, environments need not be built anew."""
     home = Path(tempfile.mkdtemp(prefix="studio-runner-"))
-    place = Installation(home)
+    place = Installation(home, cache or home / "cache")
     (place.queue_root / QUEUE).mkdir(parents=True)
     try:
         yield place
     finally:
         shutil.rmtree(home, ignore_errors=True)
+
+
+def _awaited(look: Callable[[], _T | None], patience: float, complaint: Callable[[], str]) -> _T:
+    """What `look` finds, once it finds something; TimeoutError after `patience` seconds."""
+    deadline = time.monotonic() + patience
+    while not (found := look()):
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"after {patience:g} s {complaint()}")
+        time.sleep(0.002)
+    return found
+
+
+def _variables(process: psutil.Process) -> dict[str, str]:
+    """Nothing of other people's processes and of those that have ended."""
+    try:
+        return process.environ()
+    except psutil.Error:
+        return {}
 
 
 def artifact(path: Path, *, mutable: bool) -> dict[str, Any]:

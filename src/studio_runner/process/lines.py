@@ -50,7 +50,7 @@ class EveryLine:
 class LineScanner:
     """Hands every complete line that begins with `{` or `[`, blanks aside, to `on_line`, without its line end.
 
-    What comes in pieces is put together again, up to 1 MiB a line; longer lines are no metadata and passed over. All
+    What comes in pieces is put together again, up to 1 MiB a line; a longer one is no metadata and passed over. All
     other bytes are looked at by C code only.
     """
 
