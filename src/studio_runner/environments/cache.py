@@ -27,6 +27,8 @@ from pathlib import Path
 
 from studio_runner.environments.files import remove_tree, write_atomically
 from studio_runner.environments.packages import Package
+from studio_runner.environments.uninterrupted import uninterrupted
+from studio_runner.environments.uvcache import trim
 
 FORMAT = 1
 """Changes whenever environments of an earlier version must not be used any more."""
@@ -138,10 +140,11 @@ class Slot:
 
 
 class EnvironmentCache:
-    """All slots below `root`; `budget` in bytes, 0 for no limit."""
+    """All slots below `root`; `budget` bytes (0: no limit) are for them and what uv keeps in `uv_cache` besides."""
 
-    def __init__(self, root: Path, budget: int) -> None:
+    def __init__(self, root: Path, uv_cache: Path, budget: int) -> None:
         self._root = root
+        self._uv_cache = uv_cache
         self._budget = budget
         self._manifests: dict[str, tuple[int, Manifest]] = {}
         root.mkdir(parents=True, exist_ok=True)
@@ -164,36 +167,36 @@ class EnvironmentCache:
     async def build(self, key: str, waiting: Callable[[], None]) -> AsyncIterator[Slot]:
         """An empty place to build in, nobody else's until the context ends; `waiting` is called once when somebody
         else is at it. The slot that comes out is published already when another process was quicker."""
-        lock, name = await self._exclusive(key, waiting)
+        slot = await self._place(key, waiting)
         try:
-            directory = self._root / name
-            if manifest := self._usable(name):
-                yield Slot(directory, lock, manifest)
-                return
-            await asyncio.to_thread(self._discard, name)
-            directory.mkdir()
-            slot = Slot(directory, lock, None)
+            if not slot.published:
+                await uninterrupted(asyncio.to_thread(self._discard, slot.directory.name))
+                slot.directory.mkdir()
             yield slot
         except BaseException:
-            lock.close()
+            slot.close()
             raise
 
-    async def _exclusive(self, key: str, waiting: Callable[[], None]) -> tuple[Lock, str]:
-        """The lock of the first generation that is not spoilt while somebody still uses it."""
+    async def _place(self, key: str, waiting: Callable[[], None]) -> Slot:
         pause = _FIRST_WAIT
-        told = False
         while True:
-            for name in _generations(key):
-                lock = Lock.take(self._lock_path(name), fcntl.LOCK_EX)
-                if lock is not None:
-                    return lock, name
-                if not self._spoilt(name):
-                    break
-            if not told:
+            slot = self.find(key) or self._free(key)
+            if slot is not None:
+                return slot
+            if pause == _FIRST_WAIT:
                 waiting()
-                told = True
             await asyncio.sleep(pause)  # flock has no event to wait for that a cancellation could interrupt
             pause = min(pause * 2, _LONGEST_WAIT)
+
+    def _free(self, key: str) -> Slot | None:
+        """The first generation that nobody builds, passing over those that are spoilt and still in use."""
+        for name in _generations(key):
+            lock = Lock.take(self._lock_path(name), fcntl.LOCK_EX)
+            if lock is not None:
+                return Slot(self._root / name, lock, self._usable(name))
+            if not self._spoilt(name):
+                return None
+        return None
 
     def _spoilt(self, name: str) -> bool:
         """Published, and changed since: not being built, and not to be used."""
@@ -221,8 +224,9 @@ class EnvironmentCache:
 
     def _shrink(self) -> None:
         names = sorted(self._names(), key=self._last_used)
-        while names and self.usage() > self._budget:
+        while (usage := self.usage()) > self._budget and names:
             self._remove(names.pop(0))
+        trim(self._uv_cache, self._budget - usage)
 
     def usage(self) -> int:
         """Bytes of all published environments; files that several of them share count once."""

@@ -14,6 +14,9 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
+SYSTEM = Path("/etc")
+"""Configuration of the whole machine."""
+
 _TRUE = frozenset({"1", "true", "t", "yes", "y", "on"})
 
 _UV_NOT_PASSED = (
@@ -208,7 +211,7 @@ def pip_files(environ: Mapping[str, str]) -> Iterator[Path]:
     home = Path(environ.get("HOME") or Path.home())
     for folder in environ.get("XDG_CONFIG_DIRS", "/etc/xdg").split(os.pathsep):
         yield Path(folder) / "pip/pip.conf"
-    yield Path("/etc/pip.conf")
+    yield SYSTEM / "pip.conf"
     yield home / ".pip/pip.conf"
     yield Path(environ.get("XDG_CONFIG_HOME") or home / ".config") / "pip/pip.conf"
     yield Path(sys.prefix) / "pip.conf"
@@ -222,7 +225,7 @@ def uv_files(environ: Mapping[str, str]) -> Iterator[Path]:
     yield Path(environ.get("XDG_CONFIG_HOME") or home / ".config") / "uv/uv.toml"
     for folder in environ.get("XDG_CONFIG_DIRS", "/etc/xdg").split(os.pathsep):
         yield Path(folder) / "uv/uv.toml"
-    yield Path("/etc/uv/uv.toml")
+    yield SYSTEM / "uv/uv.toml"
     if chosen := environ.get("UV_CONFIG_FILE"):
         yield Path(chosen)
 

@@ -21,6 +21,9 @@ from studio_runner.errors import EnvironmentFailedError
 PROBE_TIMEOUT = 10.0
 """Seconds an interpreter has to say what it is."""
 
+SYSTEM = (Path("/usr/local/bin"), Path("/usr/bin"))
+"""Looked into whatever PATH says."""
+
 _PROBES_AT_ONCE = 4
 _NAME = re.compile(r"(python|pypy)(\d+(\.\d+)*)?t?")
 _PROBE = """\
@@ -240,7 +243,7 @@ def _folders(environ: Mapping[str, str]) -> Iterator[Path]:
     for parent in (pyenv, Path(managed) if managed else data / "uv/python"):
         yield parent
         yield from (child / "bin" for child in _children(parent))
-    yield from (Path("/usr/local/bin"), Path("/usr/bin"), home / ".local/bin")
+    yield from (*SYSTEM, home / ".local/bin")
     yield from (prefix / "bin" for prefix in _conda(home, environ))
 
 

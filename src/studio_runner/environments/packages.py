@@ -44,7 +44,7 @@ def _package(folder: Path) -> Package | None:
         name=fields["name"],
         version=fields["version"],
         requires=tuple(dict.fromkeys(_requires(headers))),
-        size=_size(folder / "RECORD"),
+        size=record_size(folder / "RECORD"),
         identity=f"{status.st_dev}:{status.st_ino}",
     )
 
@@ -67,7 +67,7 @@ def _requires(headers: list[tuple[str, str]]) -> Iterator[str]:
             yield match.group()
 
 
-def _size(record: Path) -> int:
+def record_size(record: Path) -> int:
     """The sum of what RECORD says (PEP 376 and 427); without one it counts as nothing."""
     if not record.is_file():
         return 0

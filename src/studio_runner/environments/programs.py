@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Iterable
 
 from studio_runner.environments.requirements import mask_url
+from studio_runner.environments.uninterrupted import uninterrupted
 from studio_runner.process.base import Command
 from studio_runner.process.limits import Limits
 from studio_runner.process.spawn import Spawner
@@ -37,10 +38,9 @@ class Programs:
             try:
                 await _read_lines(read, take)
                 end = await process.wait()
-            except BaseException:
+            finally:
                 process.kill()
-                await asyncio.shield(process.wait())
-                raise
+                await uninterrupted(process.until_gone())
         finally:
             os.close(read)
         return end.code if end.code is not None else -(end.signal or 0)

@@ -24,6 +24,7 @@ TOOLS = frozenset({"pip", "setuptools", "wheel", "distribute"})
 _INTERPRETER_PARTS = frozenset({"python", "pkg-resources", "wsgiref"})
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 _COMMENT = re.compile(r"(^|\s+)#.*$")
+_NAME = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]*)(?=$|[\s\[(<>=!~;@,])")
 _NAMED_URL = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]*)\s*(\[[^\]]*\])?\s*@\s*(\S+)(.*)")
 _PIN = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]*)\s*={2,3}\s*([^\s;,#]+)")
 _USER_INFO = re.compile(r"(?<=://)[^/@\s]+@")
@@ -67,8 +68,8 @@ def mask_url(text: str) -> str:
 
 def requirement_name(line: str) -> str:
     """The normalised name of the package a line asks for; empty when it has none."""
-    match = re.match(r"[A-Za-z0-9][A-Za-z0-9._-]*", line)
-    return canonicalize_name(match.group()) if match and "://" not in line[: match.end() + 3] else ""
+    match = _NAME.match(line)
+    return canonicalize_name(match.group(1)) if match else ""
 
 
 def read_requirements(lines: Iterable[str], variables: Mapping[str, str], target: Target) -> RequirementSet:

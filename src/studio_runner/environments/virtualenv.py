@@ -1,6 +1,7 @@
 """The provider of virtual environments: found warm in a fraction of a millisecond, built once when cold."""
 
 import asyncio
+import logging
 import os
 import sys
 import weakref
@@ -20,8 +21,11 @@ from studio_runner.environments.interpreters import Interpreters
 from studio_runner.environments.packages import Package, installed, site_packages
 from studio_runner.environments.plan import Plan, Planner
 from studio_runner.environments.programs import Programs
+from studio_runner.environments.uninterrupted import uninterrupted
 from studio_runner.process.base import Command
 from studio_runner.process.spawn import Spawner
+
+logger = logging.getLogger(__name__)
 
 _VIRTUALENV = "virtualenv>=20.21.1,<20.22"
 """The last ones that make environments for Python 2.7 and 3.6."""
@@ -64,21 +68,35 @@ class VirtualenvProvider:
 
     def __init__(self, cache_dir: Path, budget: int, spawner: Spawner, environ: Mapping[str, str]) -> None:
         programs = Programs(spawner)
-        self._cache = EnvironmentCache(cache_dir / "environments", budget)
+        self._cache = EnvironmentCache(cache_dir / "environments", cache_dir / "uv", budget)
         self.interpreters = Interpreters(cache_dir / "interpreters.json", environ)
         self._planner = Planner(self.interpreters, IndexReader(environ))
         self._builder = Builder(programs, cache_dir, environ, self._virtualenv)
         self._compiler = BytecodeCompiler(programs, self._cache)
+        self._tidying: asyncio.Task[None] | None = None
         self._building: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
 
     async def __aenter__(self) -> Self:
-        await asyncio.to_thread(self._cache.evict)
+        self._tidy()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         await self._compiler.close()
+        if self._tidying is not None:
+            await self._tidying
+
+    def _tidy(self) -> None:
+        """Evict in the background: nobody has to wait for files to be removed."""
+        if self._tidying is None or self._tidying.done():
+            self._tidying = asyncio.create_task(self._evict(), name="evict environments")
+
+    async def _evict(self) -> None:
+        try:
+            await uninterrupted(asyncio.to_thread(self._cache.evict))
+        except OSError as error:
+            logger.warning("environments could not be evicted: %s", error)
 
     async def compiled(self) -> None:
         """Until no environment is being compiled in the background."""
@@ -110,7 +128,7 @@ class VirtualenvProvider:
             slot = self._cache.find(plan.key)
             if slot is None:
                 slot = await self._build(plan, log)
-                await asyncio.to_thread(self._cache.evict)
+                self._tidy()
         return slot
 
     async def _build(self, plan: Plan, log: Log) -> Slot:
@@ -118,7 +136,7 @@ class VirtualenvProvider:
             if not slot.published:
                 log(f"building an environment of {plan.interpreter}")
                 await self._builder.build(plan, slot.directory, log)
-                await asyncio.to_thread(_publish, slot, plan)
+                await uninterrupted(asyncio.to_thread(_publish, slot, plan))
             slot.share()
         return slot
 
