@@ -5,7 +5,7 @@ from dataclasses import asdict
 from typing import Any
 
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, JSONResponse, Response, StreamingResponse
+from starlette.responses import HTMLResponse, Response, StreamingResponse
 
 from studio_runner.client.artifact_files import stored, stored_output
 from studio_runner.client.stop import Stopped, stop
@@ -15,6 +15,7 @@ from studio_runner.messages.secrets import without_secrets
 from studio_runner.reports.prometheus import CONTENT_TYPE, Metrics
 from studio_runner.reports.records import Record
 from studio_runner.web import output, pages
+from studio_runner.web.answers import json_answer
 from studio_runner.web.catalogue import ExperimentLine, line_of
 from studio_runner.web.events import Events
 from studio_runner.web.overview import Overview, Running
@@ -34,11 +35,11 @@ class Api:
     # -- for machines that look after machines ---------------------------------------------------------------------
 
     async def healthz(self, _request: Request) -> Response:
-        return JSONResponse({"status": "ok"})
+        return json_answer({"status": "ok"})
 
     async def readyz(self, _request: Request) -> Response:
         troubles = await self._overview.troubles()
-        return JSONResponse({"ready": not troubles, "reasons": troubles}, 503 if troubles else 200)
+        return json_answer({"ready": not troubles, "reasons": troubles}, 503 if troubles else 200)
 
     async def metrics(self, _request: Request) -> Response:
         body = self._metrics.exposition(await self._overview.standing())
@@ -47,10 +48,10 @@ class Api:
     # -- for programs ----------------------------------------------------------------------------------------------
 
     async def runner(self, _request: Request) -> Response:
-        return JSONResponse(asdict(self._overview.runner()))
+        return json_answer(asdict(self._overview.runner()))
 
     async def queues(self, _request: Request) -> Response:
-        return JSONResponse({"queues": [asdict(queue) for queue in await self._overview.queues()]})
+        return json_answer({"queues": [asdict(queue) for queue in await self._overview.queues()]})
 
     async def experiments(self, request: Request) -> Response:
         wanted = {name: value for name in FILTERS if (value := request.query_params.get(name)) is not None}
@@ -59,7 +60,7 @@ class Api:
         begin = _after(found, request.query_params.get("after"))
         page = found[begin : begin + limit]
         more = page and begin + limit < len(found)
-        return JSONResponse(
+        return json_answer(
             {
                 "experiments": [asdict(line) for line in page],
                 "total": len(found),
@@ -70,7 +71,7 @@ class Api:
     async def experiment(self, request: Request) -> Response:
         record = await self._overview.record(request.path_params["key"])
         document = (await _details(record)).document()
-        return JSONResponse({**asdict(line_of(record)), "record": without_secrets(document)})
+        return json_answer({**asdict(line_of(record)), "record": without_secrets(document)})
 
     async def output(self, request: Request) -> Response:
         key = request.path_params["key"]
@@ -95,14 +96,14 @@ class Api:
         key = request.path_params["key"]
         if attempt := self._overview.attempt(key):
             self._overview.stop(attempt)
-            return JSONResponse({"key": key, "outcome": Stopped.ASKED}, 202)
+            return json_answer({"key": key, "outcome": Stopped.ASKED}, 202)
         record = await self._overview.record(key)
         outcome = await stop(record, self._overview.records, self._overview.broker)
-        return JSONResponse({"key": key, "outcome": outcome}, 202 if outcome is Stopped.ASKED else 200)
+        return json_answer({"key": key, "outcome": outcome}, 202 if outcome is Stopped.ASKED else 200)
 
     async def drain(self, _request: Request) -> Response:
         self._overview.daemon.drain()
-        return JSONResponse({"draining": True}, 202)
+        return json_answer({"draining": True}, 202)
 
     # -- for people ------------------------------------------------------------------------------------------------
 

@@ -25,6 +25,8 @@ SHARE = 20
 SHORTEST = 0.2
 """Seconds for which a look is good at least."""
 LONGEST_RECORD = 16 << 20
+LATEST = 1e11
+"""Unix time in the year 5138."""
 
 
 @dataclass(frozen=True)
@@ -129,10 +131,16 @@ def line_of(record: Record) -> ExperimentLine:
         host=_text(own, "host"),
         attempt=own["attempt"] if isinstance(own.get("attempt"), int) else None,
         script=mask_urls(script(record))[:500],
-        time_added=record.time("time_added"),
-        time_started=record.time("time_started"),
-        time_finished=record.time("time_finished"),
+        time_added=_time(record, "time_added"),
+        time_started=_time(record, "time_started"),
+        time_finished=_time(record, "time_finished"),
     )
+
+
+def _time(record: Record, name: str) -> float | None:
+    """None also for what no clock shows (JSON of Python's may hold an infinity)."""
+    time = record.time(name)
+    return time if time is not None and 0 <= time < LATEST else None
 
 
 def _text(document: Mapping[str, Any], name: str) -> str | None:

@@ -63,8 +63,9 @@ class Access:
         scheme = scheme.lower()
         if scheme not in schemes:
             return False
-        token = _password(given) if scheme in _BASIC else given.strip()
-        return hmac.compare_digest(token.encode(), self.token.encode())
+        # a header is bytes, which Starlette reads as Latin-1
+        token = _password(given) if scheme in _BASIC else given.strip().encode("latin-1")
+        return hmac.compare_digest(token, self.token.encode())
 
 
 _BEARER, _BASIC = frozenset({"bearer"}), frozenset({"basic"})
@@ -100,9 +101,9 @@ def _host(headers: Headers) -> str:
     return host.partition(":")[0]
 
 
-def _password(given: str) -> str:
-    """Of `Basic` credentials; "" when they are none."""
+def _password(given: str) -> bytes:
+    """Of `Basic` credentials; empty when they are none."""
     try:
-        return base64.b64decode(given, validate=True).decode().partition(":")[2]
+        return base64.b64decode(given, validate=True).partition(b":")[2]
     except ValueError:
-        return ""
+        return b""

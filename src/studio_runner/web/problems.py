@@ -4,11 +4,12 @@ from http import HTTPStatus
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
 from studio_runner.errors import ConfigError, NotFoundError, StudioRunnerError, UsageError
 from studio_runner.messages.secrets import mask_urls
 from studio_runner.web import pages
+from studio_runner.web.answers import json_answer
 
 
 class BadRequestError(UsageError):
@@ -56,4 +57,4 @@ def _answer(request: Request, status: HTTPStatus, error: str, hint: str | None) 
     headers = CHALLENGE if status is HTTPStatus.UNAUTHORIZED else None
     if "text/html" in request.headers.get("accept", ""):
         return Response(pages.failure(status.phrase, error, hint), status, headers, "text/html")
-    return JSONResponse({"error": error, "hint": hint}, status, headers)
+    return json_answer({"error": error, "hint": hint}, status, headers)

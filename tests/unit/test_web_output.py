@@ -1,0 +1,89 @@
+import asyncio
+import os
+
+import pytest
+
+from studio_runner.errors import NotFoundError
+from studio_runner.web import output
+
+
+@pytest.fixture
+def directory(tmp_path):
+    place = tmp_path / "output"
+    place.mkdir()
+    (place / "output").write_bytes(b"0123456789")
+    return place
+
+
+async def content(response):
+    return b"".join([piece async for piece in response.body_iterator])
+
+
+@pytest.mark.parametrize(
+    ("tail", "expected"), [(None, b"0123456789"), (3, b"789"), (0, b""), (10, b"0123456789"), (99, b"0123456789")]
+)
+async def test_the_file_or_its_end(directory, tail, expected):
+    response = output.whole(output.open_output(directory), tail)
+    assert response.headers["content-length"] == str(len(expected))
+    assert response.headers["content-type"] == "text/plain; charset=utf-8"
+    assert await content(response) == expected
+
+
+async def test_what_is_written_meanwhile_does_not_count(directory):
+    response = output.whole(output.open_output(directory), None)
+    with (directory / "output").open("ab") as file:
+        file.write(b"more")
+    assert await content(response) == b"0123456789"
+
+
+@pytest.mark.parametrize(("tail", "start"), [(2, b"89"), (None, b"0123456789")])
+async def test_following_goes_on_until_it_is_over(directory, tail, start):
+    over = asyncio.Event()
+    pieces = output.live(directory, over.is_set, tail).body_iterator
+    assert await anext(pieces) == start
+    with (directory / "output").open("ab") as file:
+        file.write(b" more")
+    over.set()
+    assert b"".join([piece async for piece in pieces]) == b" more"
+
+
+def secret(tmp_path):
+    (tmp_path / "secret").write_text("secret")
+    return tmp_path / "secret"
+
+
+def file_link(directory, tmp_path):
+    (directory / "output").unlink()
+    (directory / "output").symlink_to(secret(tmp_path))
+
+
+def directory_link(directory, tmp_path):
+    place = tmp_path / "elsewhere"
+    place.mkdir()
+    secret(tmp_path).rename(place / "output")
+    (directory / "output").unlink()
+    directory.rmdir()
+    directory.symlink_to(place)
+
+
+def pipe(directory, _tmp_path):
+    (directory / "output").unlink()
+    os.mkfifo(directory / "output")
+
+
+def nothing(directory, _tmp_path):
+    (directory / "output").unlink()
+
+
+def no_file(directory, _tmp_path):
+    (directory / "output").unlink()
+    (directory / "output").mkdir()
+
+
+@pytest.mark.parametrize("change", [file_link, directory_link, pipe, nothing, no_file])
+def test_only_a_file_of_its_own_is_read(directory, tmp_path, change):
+    change(directory, tmp_path)
+    with pytest.raises(NotFoundError):
+        output.open_output(directory)
+    with pytest.raises(NotFoundError):
+        output.live(directory, lambda: True, None)

@@ -1,0 +1,132 @@
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from studio_runner.errors import Reason
+from studio_runner.machine.inventory import Capacity
+from studio_runner.reports import prometheus
+from studio_runner.reports.base import Ended, StageEntered, Started, Subject
+from studio_runner.reports.prometheus import CacheFigures, Metrics, QueueFigures, Standing, queue_type
+
+IDLE = Standing(
+    total=Capacity(8, 16, 100), free=Capacity(6, 12, 100), draining=False, running=(), queues=(),
+    environments=CacheFigures(hits=7, misses=2, size=1234),
+)  # fmt: skip
+
+
+def subject(key="k", project="digits", queue="local_q", number=1, added=0.0):
+    experiment = {"key": key, "project": project, "time_added": added}
+    return Subject(key=key, experiment=experiment, queue=queue, number=number, host="h", directory=None)
+
+
+def ended(about, at, reason=Reason.COMPLETED, *, final=True):
+    return Ended(about, at, reason, "", None, None, final=final, peak_memory=0, cpu_seconds=0.0)
+
+
+def figures(metrics, standing=IDLE):
+    """Samples by name and labels."""
+    families = text_string_to_metric_families(metrics.exposition(standing).decode())
+    return {
+        (sample.name, *sorted(sample.labels.items())): sample.value
+        for family in families
+        for sample in family.samples
+    }
+
+
+async def test_stages_and_ends_are_counted():
+    metrics, about = Metrics("h"), subject(added=100.0)
+    for event in (
+        Started(about, 110.0), StageEntered(about, 110.5, "prepare"), StageEntered(about, 112.0, "run"),
+        StageEntered(about, 142.0, "finish"), ended(about, 143.0, Reason.TIMED_OUT),
+    ):  # fmt: skip
+        await metrics.report(event)
+    found = figures(metrics)
+    assert found["studio_runner_attempts_total", ("reason", "timed_out")] == 1
+    assert found["studio_runner_attempts_total", ("reason", "completed")] == 0
+    assert found["studio_runner_stage_seconds_sum", ("stage", "run")] == 30
+    assert found["studio_runner_stage_seconds_sum", ("stage", "finish")] == 1
+    assert found["studio_runner_stage_seconds_bucket", ("le", "30.0"), ("stage", "run")] == 1
+    assert found["studio_runner_stage_seconds_bucket", ("le", "10.0"), ("stage", "run")] == 0
+    assert found["studio_runner_time_to_run_seconds_sum",] == 12
+
+
+@pytest.mark.parametrize(
+    "about", [subject(number=2, added=100.0), subject(added=1.0), subject(added=None), subject(added="x")]
+)
+async def test_the_wait_is_known_of_first_attempts_with_a_time_alone(about):
+    metrics = Metrics("h")
+    await metrics.report(StageEntered(about, 200.0, "run"))
+    assert figures(metrics)["studio_runner_time_to_run_seconds_count",] == 0
+
+
+async def test_an_experiment_counts_once_however_often_it_is_tried():
+    metrics = Metrics("h")
+    await metrics.report(ended(subject(), 1.0, Reason.STORAGE_UNAVAILABLE, final=False))
+    await metrics.report(ended(subject(number=2), 2.0))
+    labels = (
+        ("experiment", ""),
+        ("host", "h"),
+        ("project", "digits"),
+        ("queue_name", "local_q"),
+        ("queue_type", "local"),
+    )
+    assert figures(metrics)["runner_project_completed", *labels] == 1
+
+
+async def test_the_number_of_series_stays_bounded(monkeypatch):
+    monkeypatch.setattr(prometheus, "MOST_PROJECTS", 3)
+    monkeypatch.setattr(prometheus, "MOST_OPEN", 3)
+    metrics = Metrics("h")
+    for number in range(20):
+        about = subject(key=f"k{number}", project=f"p{number}")
+        await metrics.report(Started(about, 0.0))
+        await metrics.report(ended(about, 1.0))
+    found = {key: value for key, value in figures(metrics).items() if key[0] == "runner_project_completed"}
+    assert len(found) == 4
+    assert sum(found.values()) == 20
+    assert not any("k1" in str(key) for key in figures(metrics))
+
+
+def test_what_runs_has_a_series_while_it_runs():
+    metrics = Metrics("h")
+    labels = (
+        ("experiment", "k"),
+        ("host", "h"),
+        ("project", "digits"),
+        ("queue_name", "local_q"),
+        ("queue_type", "local"),
+    )
+    busy = Standing(**{**vars(IDLE), "running": [subject()]})
+    assert figures(metrics, busy)["runner_project_running", *labels] == 1
+    assert ("runner_project_running", *labels) not in figures(metrics)
+
+
+def test_queues_have_the_names_that_dashboards_know():
+    queue = QueueFigures("rmq_q", found=1, failed=2, checked=3, ignored=4, messages={"waiting": 5, "dead": 6})
+    found = figures(Metrics("h"), Standing(**{**vars(IDLE), "queues": [queue]}))
+    labels = ("host", "h"), ("queue_name", "rmq_q"), ("queue_type", "rmq")
+    for name, value in (("refresh_success", 1), ("refresh_fail", 2), ("checked", 3), ("ignored", 4)):
+        assert found[f"runner_queue_{name}", *labels] == value
+    assert found["studio_runner_queue_messages", *labels[1:], ("state", "dead")] == 6
+
+
+def test_the_machine_and_the_cache_are_shown():
+    found = figures(Metrics("h"), Standing(**{**vars(IDLE), "draining": True}))
+    assert found["studio_runner_capacity_cores",] == 8
+    assert found["studio_runner_reserved_cores",] == 2
+    assert found["studio_runner_reserved_memory_bytes",] == 4
+    assert found["studio_runner_reserved_disk_bytes",] == 0
+    assert found["studio_runner_draining",] == 1
+    assert found["studio_runner_environment_cache_hits_total",] == 7
+    assert found["studio_runner_environment_cache_misses_total",] == 2
+    assert found["studio_runner_environment_cache_bytes",] == 1234
+    assert found["process_resident_memory_bytes",] > 0
+
+
+def test_names_of_strangers_are_quoted():
+    odd = 'a"b\\c\nd'
+    busy = Standing(**{**vars(IDLE), "running": [subject(key=odd)]})
+    assert any(("experiment", odd) in key for key in figures(Metrics("h"), busy))
+
+
+def test_queue_types():
+    assert [queue_type(name) for name in ("local_a_b", "sqs_x", "plain")] == ["local", "sqs", "plain"]
