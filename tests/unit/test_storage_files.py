@@ -2,7 +2,6 @@
 
 import errno
 import os
-import threading
 import time
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from studio_runner.errors import (
     UnauthorisedError,
 )
 from studio_runner.storage import draft as draft_module
+from studio_runner.storage import threads
 from studio_runner.storage.draft import STALE
 from studio_runner.storage.files import FileStore
 
@@ -234,8 +234,8 @@ def test_new_objects_honour_the_umask(store: FileStore, root: Path):
 
 async def test_a_small_object_costs_one_thread(store: FileStore, monkeypatch: pytest.MonkeyPatch):
     started = []
-    real = threading.Thread.start
-    monkeypatch.setattr(threading.Thread, "start", lambda self: (started.append(self.name), real(self))[1])
+    real = threads.start_new_thread
+    monkeypatch.setattr(threads, "start_new_thread", lambda *work: (started.append(work), real(*work)))
 
     async def once():
         yield b"x"

@@ -3,6 +3,7 @@
 import io
 import os
 import re
+import resource
 import stat
 import tarfile
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from studio_runner.storage import extract
 from studio_runner.storage.archive import Unpacker
 from studio_runner.storage.budget import DiskBudget
 from studio_runner.storage.links import confined
+from studio_runner.storage.scan import fingerprint
 
 
 @pytest.fixture
@@ -121,6 +123,7 @@ REFUSED = {
     "overlong name": ([file("n" * 300)], "this file system cannot have a file of that name"),
     "overlong directory": ([file("n" * 300 + "/f")], "this file system cannot have a file of that name"),
     "overlong path": ([file("a/" * 3000 + "f")], "has a name of 6,001 bytes"),
+    "deeper than anybody can walk": ([file("a/" * 300 + "f")], "lies more than 256 directories deep"),
     "overlong target": ([link("a", "t" * 5000)], "this file system cannot have a file of that name"),
     "name with a NUL": ([file("a", pax_headers={"path": "a\0b"})], "a name with a NUL in it"),
     "file over a full directory": ([file("a/f"), file("a")], "would take the place of a directory"),
@@ -247,8 +250,15 @@ def test_directories_on_the_way_count_too(inside: Path, monkeypatch: pytest.Monk
 
 
 def test_deep_trees_do_not_exhaust_descriptors(inside: Path):
-    unpack(inside, file("a/" * 1500 + "f"), file("b/f"), file("a/" * 1500 + "g"))
-    assert (inside / "b/f").exists()
+    deep = "a/" * (extract.DEPTH - 1)
+    soft, hard_limit = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) + 30, hard_limit))
+    try:
+        unpack(inside, file(f"{deep}f"), file("b/f"), file(f"{deep}g"))
+        assert {path.name for path in inside.rglob("*") if path.is_file()} == {"f", "g"}
+        assert fingerprint(inside).entries == extract.DEPTH + 3
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard_limit))
 
 
 def test_over_budget_is_noticed_before_anything_is_written(inside: Path):

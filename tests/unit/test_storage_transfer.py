@@ -26,7 +26,7 @@ from studio_runner.storage.base import CHUNK, ObjectInfo, Precondition, Store
 from studio_runner.storage.budget import DiskBudget
 from studio_runner.storage.files import FileStore
 from studio_runner.storage.registry import open_store
-from studio_runner.storage.transfer import Upload, fetch
+from studio_runner.storage.transfer import Fetch, Upload, fetch, fetch_all, upload_all
 
 KEY = "experiments/k/modeldir.tar"
 
@@ -332,6 +332,52 @@ async def test_refused_rights_are_said(setting: Setting, monkeypatch: pytest.Mon
     monkeypatch.setattr(FileStore, "_open", refuse)
     with pytest.raises(UnauthorisedError, match="artifact modeldir"):
         await setting.fetch(artifact())
+
+
+LARGE = 3 * transfer.SMALL
+NAMES = ("small", "large", "missing")
+
+
+async def test_many_are_fetched_at_once(setting: Setting):
+    setting.files.write("small.tar", [pack_file("a", b"x")])
+    setting.files.write("large.tar", [pack_file("a", bytes(LARGE))])
+    uploads = {name: Upload(artifact(), setting.store, f"{name}.tar", setting.directory / name) for name in NAMES}
+    await fetch_all([fetching(setting, name, uploads[name]) for name in NAMES], DiskBudget(None))
+    assert {path.name: len(os.listdir(path)) for path in setting.directory.iterdir()} == {
+        "small": 1,
+        "large": 1,
+        "missing": 0,
+    }
+    assert not await uploads["small"].changed()
+    assert not await uploads["large"].changed()
+
+
+def fetching(setting: Setting, name: str, upload: Upload | None = None, **changes: Any) -> Fetch:
+    return Fetch(artifact(label=name, **changes), setting.store, f"{name}.tar", setting.directory / name, upload)
+
+
+@pytest.mark.parametrize("size", [1, LARGE])
+async def test_one_that_cannot_be_fetched_is_named(setting: Setting, size: int):
+    setting.files.write("small.tar", [pack_file("a", bytes(size))])
+    wanted = [fetching(setting, "small"), fetching(setting, "missing", mutable=False)]
+    with pytest.raises(ExceptionGroup) as caught:
+        await fetch_all(wanted, DiskBudget(None))
+    assert [type(error) for error in caught.value.exceptions] == [ArtifactMissingError]
+    assert "artifact missing is not at" in str(caught.value.exceptions[0])
+
+
+async def test_many_are_uploaded_at_once_and_an_error_stops_none(setting: Setting):
+    uploads = []
+    for name, size in (("unnamed", 1), ("small", 1), ("large", LARGE)):
+        directory = setting.directory / name
+        directory.mkdir(parents=True)
+        (directory / "a").write_bytes(bytes(size))
+        (directory / "b").write_bytes(b"")
+        made = artifact(label=name, unpack=name != "unnamed")
+        uploads.append(Upload(made, setting.store, f"{name}.tar", directory))
+    with pytest.raises(ArtifactInvalidError, match=r"artifact unnamed .* 2 are there"):
+        await upload_all(uploads)
+    assert [info.key for info in setting.files.entries()] == ["large.tar", "small.tar"]
 
 
 class Halfway:

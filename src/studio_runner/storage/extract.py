@@ -18,6 +18,9 @@ from studio_runner.storage.tar import DIRECTORY, FILE, HARDLINK, SYMLINK, Member
 MEMBERS = 1_000_000
 """Files and directories of one archive; more would eat the disk's inodes."""
 
+DEPTH = 256
+"""Directories within each other; deeper trees are more than most programs can walk, or clean up."""
+
 _PATH_LIMIT = 4096
 _LATEST = (1 << 34) * 1_000_000_000
 _ENTER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -110,6 +113,8 @@ class Extraction:
             raise self._invalid("leads out of its directory")
         if len(path) > _PATH_LIMIT:
             raise self._invalid(f"has a name of {len(path):,} bytes")
+        if len(steps) > DEPTH:
+            raise self._invalid(f"lies more than {DEPTH} directories deep")
         return steps
 
     def _descend(self, above: tuple[bytes, ...]) -> None:

@@ -42,8 +42,8 @@ _FILE_CLOCK = getattr(time, "CLOCK_REALTIME_COARSE", time.CLOCK_REALTIME)
 
 
 SMALL = 1 << 17
-"""Bytes below which artifacts on this machine are carried one after the other, in one thread for all of them: starting
-a thread for each would take longer than the carrying."""
+"""Bytes below which artifacts on this machine are carried one after the other, in one thread for all of them:
+starting a thread for each would take longer than the carrying."""
 
 
 class Fetch(NamedTuple):
@@ -59,7 +59,7 @@ class Fetch(NamedTuple):
 async def fetch_all(fetches: Sequence[Fetch], budget: DiskBudget) -> None:
     """Bring every artifact here, side by side; the first error ends the others.
 
-    Errors are those of `fetch`.
+    Errors are those of `fetch`, in an ExceptionGroup.
     """
     large = await in_thread(partial(_fetch_small, fetches, budget))
     async with asyncio.TaskGroup() as group:
@@ -69,11 +69,9 @@ async def fetch_all(fetches: Sequence[Fetch], budget: DiskBudget) -> None:
 
 def _fetch_small(fetches: Sequence[Fetch], budget: DiskBudget) -> list[Fetch]:
     """Bring the small ones, in this thread; returns the others, those in trouble included."""
-    rest = []
-    for one in fetches:
-        if not (isinstance(one.store, BlockingStore) and _fetched(one, one.store, budget)):
-            rest.append(one)
-    return rest
+    return [
+        one for one in fetches if not (isinstance(one.store, BlockingStore) and _fetched(one, one.store, budget))
+    ]
 
 
 def _fetched(one: Fetch, store: BlockingStore, budget: DiskBudget) -> bool:
