@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Write the parts of docs/reference that the code knows best: the command line, the settings, the request's schema.
+"""Write the parts of docs/reference that the code knows best: commands, settings, the request's schema, the API.
 
 scripts/generate_reference.py [DIRECTORY]   (default: docs/reference of this checkout)
 """
@@ -19,6 +19,7 @@ from studio_runner.config.cascade import CONFIG_VARIABLE, SYSTEM_FILE, default_o
 from studio_runner.config.options import NOT_HERE, OPTIONS, Option, variable_name
 from studio_runner.config.settings import Settings
 from studio_runner.messages.schema import schema_text
+from studio_runner.web import openapi
 
 EVERYWHERE = {"config", "debug"}
 WIDTH = 100  # not that of the terminal where this happens to run
@@ -77,7 +78,12 @@ def main() -> None:
 
 def pages() -> dict[str, str]:
     """File names with what they must contain."""
-    return {"configuration.md": configuration(), "cli.md": command_line(), "request.schema.json": schema_text()}
+    return {
+        "configuration.md": configuration(),
+        "cli.md": command_line(),
+        "request.schema.json": schema_text(),
+        "openapi.json": openapi.document(),
+    }
 
 
 def configuration() -> str:

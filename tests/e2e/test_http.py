@@ -175,6 +175,7 @@ def test_an_experiment_is_seen_from_its_start_to_its_end(runner):
     labels = ("experiment", ""), ("project", "digits"), ("queue_name", "local_default"), ("queue_type", "local")
     assert after["runner_project_completed", *labels] == 1
     assert after["studio_runner_stage_seconds_count", ("stage", "run")] >= 1
+    assert after["studio_runner_environment_cache_misses_total",] == 1
 
 
 def test_output_is_followed_while_it_is_written(runner):

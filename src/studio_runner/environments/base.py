@@ -56,6 +56,15 @@ class Environment(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class CacheUsage:
+    """How often an environment was there already or had to be built; the bytes of all that are kept."""
+
+    hits: int
+    misses: int
+    size: int
+
+
 class EnvironmentProvider(Protocol):
     """Makes environments."""
 
@@ -64,3 +73,5 @@ class EnvironmentProvider(Protocol):
     def prepare(self, spec: EnvironmentSpec, log: Log) -> AbstractAsyncContextManager[Environment]:
         """Build or find the environment; EnvironmentFailedError when it cannot be had, its words in `log`."""
         ...
+
+    async def usage(self) -> CacheUsage: ...

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from studio_runner.environments.base import Environment, EnvironmentSpec, Log
+from studio_runner.environments.base import CacheUsage, Environment, EnvironmentSpec, Log
 from studio_runner.environments.builder import Builder
 from studio_runner.environments.bytecode import BytecodeCompiler
 from studio_runner.environments.cache import EnvironmentCache, Manifest, Slot, boot_id, guards
@@ -74,6 +74,7 @@ class VirtualenvProvider:
         self._builder = Builder(programs, cache_dir, environ, self._virtualenv)
         self._compiler = BytecodeCompiler(programs, self._cache)
         self._tidying: asyncio.Task[None] | None = None
+        self._found = {True: 0, False: 0}
         self._building: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
 
     async def __aenter__(self) -> Self:
@@ -84,8 +85,7 @@ class VirtualenvProvider:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         await self._compiler.close()
-        if self._tidying is not None:
-            await self._tidying
+        await self.tidied()
 
     def _tidy(self) -> None:
         """Evict in the background: nobody has to wait for files to be removed."""
@@ -102,6 +102,15 @@ class VirtualenvProvider:
         """Until no environment is being compiled in the background."""
         await self._compiler.idle()
 
+    async def usage(self) -> CacheUsage:
+        size = await asyncio.to_thread(self._cache.usage)
+        return CacheUsage(hits=self._found[True], misses=self._found[False], size=size)
+
+    async def tidied(self) -> None:
+        """Until what is too much has been evicted."""
+        if self._tidying is not None:
+            await self._tidying
+
     async def key(self, spec: EnvironmentSpec) -> str:
         return (await self._planner.plan(spec)).key
 
@@ -113,7 +122,9 @@ class VirtualenvProvider:
         plan = await self._planner.plan(spec)
         for note in plan.notes:
             log(note)
-        slot = self._cache.find(plan.key) or await self._built(plan, log)
+        slot = self._cache.find(plan.key)
+        self._found[slot is not None] += 1
+        slot = slot or await self._built(plan, log)
         try:
             yield VirtualEnvironment(slot, self._compiler)
         finally:

@@ -147,6 +147,7 @@ class Overview:
 
     async def standing(self) -> Standing:
         ledger, counts = self.daemon.host.ledger, self.daemon.counts
+        cache = await self.daemon.host.environments.usage()
         return Standing(
             total=ledger.total,
             free=ledger.free,
@@ -163,7 +164,7 @@ class Overview:
                 )
                 for queue in await self.queues()
             ],
-            environments=CacheFigures(0, 0, 0),
+            environments=CacheFigures(cache.hits, cache.misses, cache.size),
         )
 
     def _trials(self) -> list[Trial]:
