@@ -2,6 +2,8 @@ import asyncio
 import errno
 import os
 import re
+import resource
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -150,6 +152,43 @@ async def test_a_full_disk_is_remembered_and_the_script_goes_on():
         assert output.error is not None
         assert output.error.errno == errno.ENOSPC
     assert found == [b'{"a": 1}']
+
+
+@contextmanager
+def files_up_to(size: int):
+    """The kernel refuses to let a file of this process grow beyond `size`."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_what_a_full_disk_did_not_take_is_stored_when_there_is_room_again(path):
+    with Output(path, 0) as output:
+        with files_up_to(6):
+            output.write(b"stored, and kept\n")
+            output.write(b"kept\n")
+            assert output.error is not None
+        output.note("over")
+        assert output.error is None
+    assert path.read_text() == "stored, and kept\nkept\n[studio-runner] over\n"
+
+
+def test_of_much_that_a_full_disk_did_not_take_the_end_is_stored(path):
+    flood = lines(50_000)
+    with Output(path, 0) as output, files_up_to(6):
+        output.write(b"first\n")
+        for start in range(0, len(flood), 10_000):
+            output.write(flood[start : start + 10_000])
+    first, note, rest = path.read_text().partition("\n[studio-runner] ")
+    said, _, rest = rest.partition("\n")
+    lost = int(said.split()[0])
+    assert (first, note) == ("first\n", "\n[studio-runner] ")
+    assert said == f"{lost} bytes of output could not be stored here: File too large"
+    assert rest.encode() == flood[lost:]
+    assert len(rest) == 65536
 
 
 async def followed(path: Path, write) -> bytes:

@@ -5,6 +5,7 @@ import fcntl
 import os
 import re
 import sys
+import time
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,10 @@ _PREFIX = b"[studio-runner] "
 _LEAST_LIMIT = 4096
 _PIPE_SIZE = 1 << 20
 _PIECE = 1 << 18
+_KEPT = 1 << 16
+"""Bytes of output that wait in memory while the disk takes none."""
+_RETRY = 1.0
+"""Seconds between two tries to write to a disk that took nothing."""
 _GAP = re.compile(rb"\n\[studio-runner\] (\d+) bytes left out here, after the first (\d+)\n")
 
 
@@ -47,7 +52,8 @@ class Output:
     left out, then comes the newest output, about a quarter of the limit or more. Every write reaches the operating
     system at once, for those who follow; a gap replaces the file (new inode), so nobody reads one half rewritten.
 
-    When the file cannot be written, `error` says why, and output is read on and dropped so the script can end.
+    When the file cannot be written, `error` says why, and output is read on so that the script can end: the last of
+    it waits for room on the disk, the rest is dropped and the file says how much that was.
     What the script writes goes to `scanner` as well, all of it.
     """
 
@@ -58,7 +64,10 @@ class Output:
         self._gap: Gap | None = None
         self._at_line_start = True
         self.error: OSError | None = None
-        """The first failure to write; from then on nothing is stored."""
+        """Why the disk does not take what is written."""
+        self._kept, self._lost = b"", 0
+        """What waits for room on the disk, and how many bytes before it are dropped."""
+        self._next_try = 0.0
         self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC, 0o644)
         self._size = 0
 
@@ -75,6 +84,7 @@ class Output:
         if self._file >= 0:
             if self._scanner:
                 self._scanner.finish()
+            self._insist(b"")
             os.close(self._file)
             self._file = -1
 
@@ -88,7 +98,7 @@ class Output:
     def note(self, text: str) -> None:
         """Lines of the runner's own, on lines of their own: `[studio-runner] text`."""
         lines = (_PREFIX + line.encode(errors="replace") + b"\n" for line in text.splitlines())
-        self._store((b"" if self._at_line_start else b"\n") + b"".join(lines))
+        self._insist((b"" if self._at_line_start else b"\n") + b"".join(lines))
 
     async def drain(self, descriptor: int) -> None:
         """Write what comes out of the pipe `descriptor` until its end, then close it.
@@ -118,24 +128,47 @@ class Output:
         elif not ended.done():
             ended.set_result(None)
 
-    def _store(self, data: bytes) -> None:
-        if self.error or not data:
-            return
-        try:
-            self._append(data)
-        except OSError as error:
-            self.error = error
-        self._at_line_start = data.endswith(b"\n")
+    def _insist(self, data: bytes) -> None:
+        """Store it, and what waits, even if the disk took nothing a moment ago."""
+        self._next_try = 0.0
+        if data or self._kept:
+            self._store(data)
 
-    def _append(self, data: bytes) -> None:
+    def _store(self, data: bytes) -> None:
+        """Of what the disk does not take, the end is kept for the next time."""
+        self._at_line_start = data.endswith(b"\n")
+        lost, pending = self._describe_lost(), self._kept + data
+        rest = self._append(lost + pending)
+        if len(rest) <= len(pending):
+            self._lost = 0  # it is said in the file
+        rest = rest[-len(pending) :]
+        self._kept = rest[-_KEPT:]
+        self._lost += len(rest) - len(self._kept)
+
+    def _describe_lost(self) -> bytes:
+        if not self._lost or self.error is None:
+            return b""
+        why = (self.error.strerror or "the disk refused").encode()
+        return b"\n%b%d bytes of output could not be stored here: %b\n" % (_PREFIX, self._lost, why)
+
+    def _append(self, data: bytes) -> bytes:
+        """Returns what the disk did not take."""
+        if self.error and time.monotonic() < self._next_try:
+            return data
         rest = memoryview(data)
-        while rest:
-            if self._limit and self._size >= self._limit:
-                self._leave_out()
-            room = self._limit - self._size if self._limit else len(rest)
-            written = os.write(self._file, rest[:room])
-            self._size += written
-            rest = rest[written:]
+        try:
+            while rest:
+                if self._limit and self._size >= self._limit:
+                    self._leave_out()
+                room = self._limit - self._size if self._limit else len(rest)
+                written = os.write(self._file, rest[:room])
+                self._size += written
+                rest = rest[written:]
+        except OSError as error:
+            self.error, self._next_try = error, time.monotonic() + _RETRY
+        else:
+            self.error = None
+        return bytes(rest)
 
     def _leave_out(self) -> None:
         """Replace the file by its head, the marker and its tail."""

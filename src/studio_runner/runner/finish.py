@@ -9,6 +9,7 @@ from typing import Any
 from studio_runner.errors import ExperimentError, LeaseLostError, Reason, StorageUnavailableError
 from studio_runner.messages.results import Attempted, results_document
 from studio_runner.messages.units import format_duration
+from studio_runner.runner.directory import remove
 from studio_runner.runner.outcome import Outcome, from_error, of_reason
 from studio_runner.runner.trial import Trial
 
@@ -38,6 +39,8 @@ async def _bring_home(trial: Trial, outcome: Outcome) -> Outcome:
     """The final upload. The experiment's own failure beats the upload's; a success without its files is none."""
     if outcome.reason is not Reason.COMPLETED:
         trial.output.note(f"{outcome.reason}: {outcome.sentence}")
+    if trial.output.error is not None:
+        await asyncio.to_thread(_make_room, trial)
     trial.output.close()
     if trial.output.error is not None and outcome.reason is Reason.COMPLETED:
         outcome = of_reason(Reason.STORAGE_UNAVAILABLE, f"(the output could not be written: {trial.output.error})")
@@ -48,6 +51,13 @@ async def _bring_home(trial: Trial, outcome: Outcome) -> Outcome:
         log.warning("final upload failed: %s", error)
         return _worse(outcome, from_error(error))
     return outcome
+
+
+def _make_room(trial: Trial) -> None:
+    """The disk is full: what was only fetched goes first, so that the output can at least say so."""
+    for label, artifact in trial.request.artifacts.items():
+        if not artifact.mutable:
+            remove(trial.directory / label)
 
 
 def _worse(outcome: Outcome, trouble: Outcome) -> Outcome:
