@@ -120,12 +120,15 @@ class Installation:
 
     def waiting(self, queue: str = QUEUE) -> list[Path]:
         """The messages that lie on the queue."""
-        return [path for path in (self.queue_root / queue).iterdir() if path.is_file()]
+        return _files(self.queue_root / queue)
 
-    def held(self, queue: str = QUEUE) -> list[Path]:
-        """The messages that are in the hands of a runner, or wait for their next try."""
-        place = RootPlace(self.queue_root).queue(queue)
-        return [path for folder in (place.claimed, place.delayed) if folder.is_dir() for path in folder.iterdir()]
+    def claimed(self, queue: str = QUEUE) -> list[Path]:
+        """The messages that are in the hands of a runner."""
+        return _files(RootPlace(self.queue_root).queue(queue).claimed)
+
+    def delayed(self, queue: str = QUEUE) -> list[Path]:
+        """The messages that wait for their next try."""
+        return _files(RootPlace(self.queue_root).queue(queue).delayed)
 
     def dead_letters(self, queue: str = QUEUE) -> list[dict[str, Any]]:
         """What was set aside: `reason`, `attempts`, `at`, `runner` and the message itself as `body`."""
@@ -149,7 +152,9 @@ class Installation:
         """What there still is of experiments besides their artifacts and records: nothing when all are over."""
         directories = list(self.attempts.iterdir()) if self.attempts.is_dir() else []
         queues = [path.name for path in self.queue_root.iterdir() if path.is_dir() and path.name[0] != "."]
-        messages = [path for queue in queues for path in (*self.waiting(queue), *self.held(queue))]
+        messages = [
+            path for queue in queues for path in (*self.waiting(queue), *self.claimed(queue), *self.delayed(queue))
+        ]
         return [*map(str, directories), *map(str, messages), *map(str, self.processes())]
 
     def stored(self, key: str, label: str) -> Path:
@@ -249,6 +254,10 @@ def _awaited(look: Callable[[], _T | None], patience: float, complaint: Callable
             raise TimeoutError(f"after {patience:g} s {complaint()}")
         time.sleep(0.002)
     return found
+
+
+def _files(directory: Path) -> list[Path]:
+    return [path for path in directory.iterdir() if path.is_file()] if directory.is_dir() else []
 
 
 def _variables(process: psutil.Process) -> dict[str, str]:
