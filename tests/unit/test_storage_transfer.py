@@ -342,7 +342,7 @@ async def test_many_are_fetched_at_once(setting: Setting):
     setting.files.write("small.tar", [pack_file("a", b"x")])
     setting.files.write("large.tar", [pack_file("a", bytes(LARGE))])
     uploads = {name: Upload(artifact(), setting.store, f"{name}.tar", setting.directory / name) for name in NAMES}
-    await fetch_all([fetching(setting, name, uploads[name]) for name in NAMES], DiskBudget(None))
+    await fetch_all([fetching(setting, name, uploads[name]) for name in NAMES], [], DiskBudget(None))
     assert {path.name: len(os.listdir(path)) for path in setting.directory.iterdir()} == {
         "small": 1,
         "large": 1,
@@ -361,7 +361,7 @@ async def test_one_that_cannot_be_fetched_is_named(setting: Setting, size: int):
     setting.files.write("small.tar", [pack_file("a", bytes(size))])
     wanted = [fetching(setting, "small"), fetching(setting, "missing", mutable=False)]
     with pytest.raises(ExceptionGroup) as caught:
-        await fetch_all(wanted, DiskBudget(None))
+        await fetch_all(wanted, [], DiskBudget(None))
     assert [type(error) for error in caught.value.exceptions] == [ArtifactMissingError]
     assert "artifact missing is not at" in str(caught.value.exceptions[0])
 
@@ -376,7 +376,7 @@ async def test_many_are_uploaded_at_once_and_an_error_stops_none(setting: Settin
         made = artifact(label=name, unpack=name != "unnamed")
         uploads.append(Upload(made, setting.store, f"{name}.tar", directory))
     with pytest.raises(ArtifactInvalidError, match=r"artifact unnamed .* 2 are there"):
-        await upload_all(uploads)
+        await upload_all(uploads, [])
     assert [info.key for info in setting.files.entries()] == ["large.tar", "small.tar"]
 
 

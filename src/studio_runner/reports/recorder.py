@@ -6,7 +6,8 @@ The end is waited for, the rest is not.
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any, assert_never
 
 from studio_runner.errors import Reason, StudioRunnerError
@@ -18,34 +19,51 @@ log = logging.getLogger(__name__)
 Changes = dict[str, Any]
 
 
+PATIENCE = 0.1
+"""Seconds that a change waits for the next one."""
+
+
+@dataclass
+class _Writer:
+    """What is still to be written of one experiment."""
+
+    pending: Changes
+    hurry: asyncio.Event
+    task: "asyncio.Task[None] | None" = None
+
+
 class Recorder:
     """A reporter; one writer at a time for each experiment."""
 
     def __init__(self, records: Records) -> None:
         self._records = records
-        self._pending: dict[str, Changes] = {}
-        self._writers: dict[str, asyncio.Task[None]] = {}
+        self._writers: dict[str, _Writer] = {}
 
     async def report(self, event: Event) -> None:
         if (changes := changes_for(event)) is None:
             return
-        key = event.subject.key
-        self._pending[key] = _merged(self._pending.get(key, {}), changes)
-        if key not in self._writers:
-            writing = self._write(key, event.subject.experiment)
-            self._writers[key] = asyncio.create_task(writing, name=f"record {key}")
-        if isinstance(event, Ended):
-            await self._writers[key]
+        subject = event.subject
+        writer = self._writers.get(subject.key)
+        if writer is None:
+            writer = self._writers[subject.key] = _Writer({}, asyncio.Event())
+            writer.task = asyncio.create_task(self._write(subject, writer), name=f"record {subject.key}")
+        writer.pending = _merged(writer.pending, changes)
+        if isinstance(event, Ended) and writer.task:
+            writer.hurry.set()
+            await writer.task
 
-    async def _write(self, key: str, experiment: Mapping[str, Any]) -> None:
+    async def _write(self, subject: Subject, writer: _Writer) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(PATIENCE):
+                await writer.hurry.wait()
         try:
-            while changes := self._pending.pop(key, None):
-                await self._records.update(key, changes, otherwise=experiment)
+            while changes := writer.pending:
+                writer.pending = {}
+                await self._records.update(subject.key, changes, otherwise=subject.experiment)
         except (StudioRunnerError, OSError) as error:
-            self._pending.pop(key, None)
-            log.warning("the record of experiment %s could not be written: %s", key, error)
+            log.warning("the record of experiment %s could not be written: %s", subject.key, error)
         finally:
-            del self._writers[key]
+            del self._writers[subject.key]
 
 
 def changes_for(event: Event) -> Changes | None:

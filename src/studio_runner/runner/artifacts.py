@@ -22,7 +22,7 @@ from studio_runner.messages.results import Results, parse_results, stop_requeste
 from studio_runner.storage.base import Store
 from studio_runner.storage.budget import DiskBudget
 from studio_runner.storage.registry import open_store
-from studio_runner.storage.transfer import Upload, fetch
+from studio_runner.storage.transfer import Fetch, Put, Removal, Upload, fetch_all, upload_all
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +30,8 @@ STATUS, RESULTS, METADATA, OUTPUT = "_status", "_results", "_metadata", "output"
 DOCUMENTS = frozenset({STATUS, RESULTS, METADATA})
 RESULTS_FILE, STATUS_FILE = "_results.json", "status.json"
 STATUS_LIMIT = 1 << 20
-UPLOAD_TRIES = 3
+UPLOAD_WAITS = (0.5, 2.0)
+"""Seconds before an upload that failed for the store's sake is tried again."""
 
 
 @dataclass(frozen=True)
@@ -50,8 +51,9 @@ class Place:
 class Artifacts:
     """All artifacts of one attempt."""
 
-    def __init__(self, request: Request, directory: Path) -> None:
+    def __init__(self, request: Request, directory: Path, number: int) -> None:
         self._directory = directory
+        self._number = number
         self._places = {
             label: Place(artifact, *open_store(artifact.location), directory / label)
             for label, artifact in request.artifacts.items()
@@ -70,59 +72,53 @@ class Artifacts:
     def has(self, label: str) -> bool:
         return label in self._places
 
-    async def begin(self, number: int, budget: DiskBudget) -> None:
-        """Make room for the output of attempt `number`; that of the attempt before it stays beside it."""
+    async def begin(self, budget: DiskBudget) -> None:
+        """Make room for the output of this attempt; that of the attempt before it stays beside it."""
         directory = self._directory / OUTPUT
         directory.mkdir(exist_ok=True)
-        if number == 1:
-            await self._forget_results()
-        elif OUTPUT in self._places:
-            await self._fetch(self._places[OUTPUT], budget)
+        if self._number > 1 and OUTPUT in self._places:
+            await fetch_all(self._fetches([OUTPUT]), [], budget)
             earlier = directory / "output"
             if earlier.is_file():
-                earlier.rename(directory / f"output.attempt-{number - 1}")
-
-    async def _forget_results(self) -> None:
-        """Results under this key are those of another run, and would be taken for this one's."""
-        if place := self._places.get(RESULTS):
-            await place.store.delete(place.key)
+                earlier.rename(directory / f"output.attempt-{self._number - 1}")
 
     async def fetch(self, budget: DiskBudget) -> None:
-        """Bring every artifact here but the output and the documents, all at once."""
-        async with asyncio.TaskGroup() as group:
-            for label, place in self._places.items():
-                if label not in DOCUMENTS and label != OUTPUT:
-                    group.create_task(self._fetch(place, budget), name=f"fetch {label}")
+        """Bring every artifact here but the output and the documents.
 
-    async def _fetch(self, place: Place, budget: DiskBudget) -> None:
-        await fetch(place.artifact, place.store, place.key, place.directory, budget)
-        if upload := self._uploads.get(place.label):
-            await upload.mark()
+        Results that are there before the first attempt are those of another run under the same key, and would be
+        taken for this one's: they are removed.
+        """
+        labels = [label for label in self._places if label not in DOCUMENTS and label != OUTPUT]
+        results = self._places.get(RESULTS) if self._number == 1 else None
+        removals = [Removal(results.store, results.key)] if results else []
+        await fetch_all(self._fetches(labels), removals, budget)
 
-    async def upload(self, labels: Iterable[str]) -> None:
-        """Bring the named ones back, those that changed, all at once; all are tried before the first error is
-        raised."""
-        tasks = [self._insist(self._uploads[label]) for label in labels]
-        for result in await asyncio.gather(*tasks, return_exceptions=True):
-            if isinstance(result, BaseException):
-                raise result
+    def _fetches(self, labels: Iterable[str]) -> list[Fetch]:
+        chosen = [self._places[label] for label in labels]
+        return [
+            Fetch(place.artifact, place.store, place.key, place.directory, self._uploads.get(place.label))
+            for place in chosen
+        ]
 
-    async def _insist(self, upload: Upload) -> None:
-        for wait in range(UPLOAD_TRIES):
+    async def upload(self, labels: Iterable[str], metadata: tuple[str, bytes]) -> None:
+        """Bring the named ones back, those that changed, and the metadata document (its file name and its content);
+        what may pass is tried again."""
+        uploads, puts = [self._uploads[label] for label in labels], self._metadata(*metadata)
+        for wait in UPLOAD_WAITS:
             try:
-                await upload.upload()
-            except StorageUnavailableError:
-                if wait == UPLOAD_TRIES - 1:
-                    raise
-                await asyncio.sleep(0.5 * 4**wait)
+                await upload_all(uploads, puts)
+            except StorageUnavailableError as error:
+                log.info("upload failed, next try in %g s: %s", wait, error)
+                await asyncio.sleep(wait)
             else:
                 return
+        await upload_all(uploads, puts)
 
-    async def put_metadata(self, name: str, document: bytes) -> None:
-        """The metadata document of this attempt, as an object of its own under `metadata/`."""
-        if place := self._places.get(METADATA):
-            key = posixpath.join(posixpath.dirname(place.key), "metadata", name)
-            await place.store.put(key, _once(document))
+    def _metadata(self, name: str, document: bytes) -> list[Put]:
+        """The document is an object of its own under `metadata/`, beside the artifacts."""
+        if not (place := self._places.get(METADATA)):
+            return []
+        return [Put(place.store, posixpath.join(posixpath.dirname(place.key), "metadata", name), document)]
 
     async def put_results(self, document: Mapping[str, Any]) -> None:
         """The last word, visible only when it is whole."""

@@ -22,7 +22,7 @@ from studio_runner.process.lines import EveryLine, LineScanner, Scanner
 from studio_runner.process.output import Output
 from studio_runner.queues.base import Delivery
 from studio_runner.reports.base import Ended, StageEntered, Started, Subject
-from studio_runner.runner import directory, watchers
+from studio_runner.runner import watchers
 from studio_runner.runner.artifacts import OUTPUT, Artifacts
 from studio_runner.runner.context import concerning
 from studio_runner.runner.finish import deliver
@@ -91,13 +91,11 @@ class Attempt:
     async def _open(self, request: Request, stack: AsyncExitStack) -> Trial:
         """Make the attempt's directory and all that lives as long as it."""
         settings = self._host.settings
-        place = directory.create(
-            settings.places.working_dir, self._host.identity.runner, short_key(request.key), self._number
-        )
+        place = self._host.premises.create(short_key(request.key), self._number)
         if not settings.experiments.keep:
-            stack.push_async_callback(asyncio.to_thread, directory.remove, place)
-        artifacts, budget = Artifacts(request, place), DiskBudget(request.resources.hdd or None)
-        await artifacts.begin(self._number, budget)
+            stack.push_async_callback(asyncio.to_thread, self._host.premises.remove, place)
+        artifacts, budget = Artifacts(request, place, self._number), DiskBudget(request.resources.hdd or None)
+        await artifacts.begin(budget)
         document = Document()
         output = Output(place / OUTPUT / "output", settings.experiments.output_limit, self._scanner(document))
         self.trial = trial = Trial(

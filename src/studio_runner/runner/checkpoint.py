@@ -33,8 +33,7 @@ async def _every(trial: Trial, period: float, labels: list[str]) -> None:
     while True:
         await asyncio.sleep(period)
         try:
-            await trial.artifacts.upload(labels)
-            await trial.put_metadata()
+            await trial.upload(labels)
         except ExperimentError as error:
             # the next checkpoint, and at last the final upload, will try again
             log.warning("checkpoint failed: %s", error)

@@ -1,6 +1,7 @@
 """The finish: whatever the outcome, what the experiment produced goes home, and `_results` goes last."""
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Callable
@@ -9,6 +10,7 @@ from typing import Any
 from studio_runner.errors import ExperimentError, LeaseLostError, Reason, StorageUnavailableError
 from studio_runner.messages.results import Attempted, results_document
 from studio_runner.messages.units import format_duration
+from studio_runner.runner.artifacts import OUTPUT
 from studio_runner.runner.directory import remove
 from studio_runner.runner.outcome import Outcome, from_error, of_reason
 from studio_runner.runner.trial import Trial
@@ -41,16 +43,24 @@ async def _bring_home(trial: Trial, outcome: Outcome) -> Outcome:
         trial.output.note(f"{outcome.reason}: {outcome.sentence}")
     if trial.output.error is not None:
         await asyncio.to_thread(_make_room, trial)
-    trial.output.close()
+    trial.output.end()
     if trial.output.error is not None and outcome.reason is Reason.COMPLETED:
         outcome = of_reason(Reason.STORAGE_UNAVAILABLE, f"(the output could not be written: {trial.output.error})")
     try:
-        await trial.artifacts.upload(trial.artifacts.mutable)
-        await trial.put_metadata()
+        await trial.upload(trial.artifacts.mutable)
     except ExperimentError as error:
         log.warning("final upload failed: %s", error)
+        await _tell(trial, error)
         return _worse(outcome, from_error(error))
     return outcome
+
+
+async def _tell(trial: Trial, error: ExperimentError) -> None:
+    """Into the output, which may have been stored already and may be storable though something else is not."""
+    trial.output.note(f"{error.reason}: {from_error(error).sentence}")
+    if OUTPUT in trial.artifacts.mutable:
+        with contextlib.suppress(ExperimentError):
+            await trial.upload([OUTPUT])
 
 
 def _make_room(trial: Trial) -> None:

@@ -11,6 +11,7 @@ from studio_runner.environments.base import EnvironmentProvider
 from studio_runner.machine.ledger import Ledger
 from studio_runner.process.spawn import Spawner
 from studio_runner.reports.base import Reports
+from studio_runner.runner.directory import Premises
 
 
 @dataclass(frozen=True)
@@ -32,9 +33,11 @@ class Host:
     """The runner's parts, as an attempt sees them."""
 
     identity: Identity
+    premises: Premises
     settings: Settings
     variables: Mapping[str, str]
-    """The runner's own environment."""
+    """The runner's own environment; `inherited` is the part of it that every experiment gets."""
+    inherited: Mapping[str, str]
     ledger: Ledger
     spawner: Spawner
     environments: EnvironmentProvider

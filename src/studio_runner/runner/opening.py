@@ -8,11 +8,12 @@ from studio_runner.config.settings import Settings
 from studio_runner.environments.virtualenv import VirtualenvProvider
 from studio_runner.machine.inventory import inventory
 from studio_runner.machine.ledger import Ledger
+from studio_runner.process.environ import clean_environment
 from studio_runner.process.spawn import Spawner
 from studio_runner.reports.base import Reporter, Reports
 from studio_runner.reports.recorder import Recorder
 from studio_runner.reports.records import Records
-from studio_runner.runner.directory import runner_lock
+from studio_runner.runner.directory import occupied
 from studio_runner.runner.host import Host, Identity
 from studio_runner.runner.recovery import recover
 
@@ -24,7 +25,7 @@ async def opened_host(
     """The host of this process until the context ends; `listeners` hear of events besides the records."""
     places = settings.places
     places.working_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-    with runner_lock(places.working_dir, identity.runner):
+    with occupied(places.working_dir, identity.runner) as premises:
         await recover(places.working_dir)
         variables = dict(os.environ)
         async with (
@@ -33,8 +34,10 @@ async def opened_host(
         ):
             yield Host(
                 identity=identity,
+                premises=premises,
                 settings=settings,
                 variables=variables,
+                inherited=clean_environment(variables),
                 ledger=Ledger(inventory(settings.machine, places.working_dir)),
                 spawner=spawner,
                 environments=environments,

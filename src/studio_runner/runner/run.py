@@ -12,12 +12,11 @@ from studio_runner.messages.secrets import is_secret_name
 from studio_runner.messages.units import format_size
 from studio_runner.messages.variables import expand
 from studio_runner.process.base import Exit
-from studio_runner.process.environ import clean_environment
+from studio_runner.process.environ import ATTEMPT_VARIABLE
 from studio_runner.process.limits import Limits, memory_watch
 from studio_runner.process.spawn import Process
 from studio_runner.runner import watchers
 from studio_runner.runner.checkpoint import checkpoints
-from studio_runner.runner.directory import attempt_tag
 from studio_runner.runner.halt import Halt
 from studio_runner.runner.metrics import samples
 from studio_runner.runner.outcome import RULES, Outcome, of_reason
@@ -96,7 +95,7 @@ def variables(trial: Trial) -> dict[str, str]:
     public = {name: value for name, value in own.items() if not is_secret_name(name)}
     cores = str(max(1, trial.request.resources.cpus))
     return {
-        **clean_environment(own),
+        **trial.host.inherited,
         "OMP_NUM_THREADS": cores,
         "MKL_NUM_THREADS": cores,
         "PYTHONUNBUFFERED": "1",
@@ -106,7 +105,7 @@ def variables(trial: Trial) -> dict[str, str]:
         "STUDIOML_EXPERIMENT": trial.directory.name,
         "CUDA_VISIBLE_DEVICES": "-1",
         "NVIDIA_VISIBLE_DEVICES": "-1",
-        "STUDIO_RUNNER_ATTEMPT": attempt_tag(trial.host.identity.runner, trial.directory),
+        ATTEMPT_VARIABLE: trial.host.premises.tag(trial.directory),
     }
 
 

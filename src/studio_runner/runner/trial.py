@@ -1,6 +1,7 @@
 """The state of one attempt while it lasts: what the stages, the watchers and the finish share."""
 
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from studio_runner.process.output import Output
 from studio_runner.process.spawn import Process
 from studio_runner.queues.base import Delivery
 from studio_runner.reports.base import Subject
-from studio_runner.runner.artifacts import METADATA, Artifacts
+from studio_runner.runner.artifacts import Artifacts
 from studio_runner.runner.host import Host
 from studio_runner.storage.budget import DiskBudget
 
@@ -39,11 +40,10 @@ class Trial:
     process: Process | None = None
     exit: Exit | None = None
 
-    async def put_metadata(self) -> None:
-        """Store the metadata document as it is now."""
-        if self.artifacts.has(METADATA):
-            name = document_name(self.subject.host, self.started_at)
-            await self.artifacts.put_metadata(name, self.document.to_json())
+    async def upload(self, labels: Iterable[str]) -> None:
+        """Bring these artifacts back as they are now, and the metadata document."""
+        name = document_name(self.subject.host, self.started_at)
+        await self.artifacts.upload(labels, (name, self.document.to_json()))
 
     def describe(self) -> None:
         """What the runner knows from the start, into the metadata document."""

@@ -5,9 +5,9 @@ A transfer to or from such a store is one piece of blocking work instead of a ho
 
 from collections.abc import Iterable
 from types import TracebackType
-from typing import Protocol, Self, runtime_checkable
+from typing import Protocol, Self
 
-from studio_runner.storage.base import ObjectInfo, Precondition
+from studio_runner.storage.base import ObjectInfo, Precondition, Store
 
 
 class Reading(Protocol):
@@ -23,10 +23,17 @@ class Reading(Protocol):
     ) -> None: ...
 
 
-@runtime_checkable
 class BlockingStore(Protocol):
     """Errors are those of `Store`."""
 
     def info(self, key: str) -> ObjectInfo: ...
     def read(self, key: str) -> Reading: ...
+    def remove(self, key: str) -> None: ...
     def write(self, key: str, pieces: Iterable[bytes], *, when: Precondition | None = None) -> ObjectInfo: ...
+
+
+def blocking(store: Store) -> BlockingStore | None:
+    """The store as one to be called from a thread, where it is on this machine. (`isinstance` with a protocol takes
+    longer than some of the calls.)"""
+    here: BlockingStore | None = getattr(store, "here", None)
+    return here

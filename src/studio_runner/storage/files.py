@@ -47,6 +47,11 @@ class FileStore:
     def __init__(self, root: Path) -> None:
         self._root = os.path.abspath(root).rstrip("/")
 
+    @property
+    def here(self) -> Self:
+        """It can be called from a thread (`storage.blocking`)."""
+        return self
+
     def __repr__(self) -> str:
         return f"FileStore({self._root!r})"
 

@@ -27,7 +27,7 @@ from studio_runner.errors import (
 from studio_runner.messages.artifact import Artifact
 from studio_runner.storage.archive import GivenUpError, Note, Unpacker, pack
 from studio_runner.storage.base import ObjectInfo, Store
-from studio_runner.storage.blocking import BlockingStore
+from studio_runner.storage.blocking import BlockingStore, blocking
 from studio_runner.storage.budget import DiskBudget
 from studio_runner.storage.compression import Compression
 from studio_runner.storage.faults import disk_fault
@@ -56,22 +56,48 @@ class Fetch(NamedTuple):
     upload: "Upload | None"
 
 
-async def fetch_all(fetches: Sequence[Fetch], budget: DiskBudget) -> None:
-    """Bring every artifact here, side by side; the first error ends the others.
+class Put(NamedTuple):
+    """A small object to be written."""
+
+    store: Store
+    key: str
+    body: bytes
+
+
+class Removal(NamedTuple):
+    """An object that must not be there."""
+
+    store: Store
+    key: str
+
+
+async def fetch_all(fetches: Sequence[Fetch], removals: Sequence[Removal], budget: DiskBudget) -> None:
+    """Bring every artifact here and remove what must not be there, side by side; the first error ends the others.
 
     Errors are those of `fetch`, in an ExceptionGroup.
     """
-    large = await in_thread(partial(_fetch_small, fetches, budget))
+    large, left = await in_thread(partial(_begin_small, fetches, removals, budget))
     async with asyncio.TaskGroup() as group:
+        for removal in left:
+            group.create_task(removal.store.delete(removal.key), name=f"remove {removal.key}")
         for one in large:
             group.create_task(_fetch_one(one, budget), name=f"fetch {one.artifact.label}")
 
 
-def _fetch_small(fetches: Sequence[Fetch], budget: DiskBudget) -> list[Fetch]:
-    """Bring the small ones, in this thread; returns the others, those in trouble included."""
-    return [
-        one for one in fetches if not (isinstance(one.store, BlockingStore) and _fetched(one, one.store, budget))
-    ]
+def _begin_small(
+    fetches: Sequence[Fetch], removals: Sequence[Removal], budget: DiskBudget
+) -> tuple[list[Fetch], list[Removal]]:
+    """Do what is small, in this thread; returns the rest, what is in trouble included."""
+    large = [one for one in fetches if not ((store := blocking(one.store)) and _fetched(one, store, budget))]
+    return large, [one for one in removals if not ((store := blocking(one.store)) and _removed(store, one.key))]
+
+
+def _removed(store: BlockingStore, key: str) -> bool:
+    try:
+        store.remove(key)
+    except ExperimentError:
+        return False
+    return True
 
 
 def _fetched(one: Fetch, store: BlockingStore, budget: DiskBudget) -> bool:
@@ -95,20 +121,34 @@ async def _fetch_one(one: Fetch, budget: DiskBudget) -> None:
         await one.upload.mark()
 
 
-async def upload_all(uploads: Sequence["Upload"]) -> None:
-    """Bring back what changed, side by side; all are tried before the first error is raised.
+async def upload_all(uploads: Sequence["Upload"], puts: Sequence[Put]) -> None:
+    """Bring back what changed and write the objects, side by side; all are tried before the first error is raised.
 
     Errors are those of `Upload.upload`.
     """
-    large = await in_thread(partial(_upload_small, uploads))
-    for result in await asyncio.gather(*(one.upload() for one in large), return_exceptions=True):
+    large, left = await in_thread(partial(_upload_small, uploads, puts))
+    rest = [*(one.upload() for one in large), *(one.store.put(one.key, _whole(one.body)) for one in left)]
+    for result in await asyncio.gather(*rest, return_exceptions=True):
         if isinstance(result, BaseException):
             raise result
 
 
-def _upload_small(uploads: Sequence["Upload"]) -> list["Upload"]:
-    """Bring the small ones back, in this thread; returns the others, those in trouble included."""
-    return [one for one in uploads if not one.upload_small()]
+def _upload_small(uploads: Sequence["Upload"], puts: Sequence[Put]) -> tuple[list["Upload"], list[Put]]:
+    """Do what is small, in this thread; returns the rest, what is in trouble included."""
+    large = [one for one in uploads if not one.upload_small()]
+    return large, [one for one in puts if not ((store := blocking(one.store)) and _written(store, one))]
+
+
+def _written(store: BlockingStore, put: Put) -> bool:
+    try:
+        store.write(put.key, [put.body])
+    except ExperimentError:
+        return False
+    return True
+
+
+async def _whole(body: bytes) -> AsyncIterator[bytes]:
+    yield body
 
 
 async def fetch(
@@ -121,8 +161,8 @@ async def fetch(
     work = _Fetch(artifact, key, directory, budget)
     with _about(artifact):
         try:
-            if isinstance(store, BlockingStore):
-                return await in_thread(partial(work.run, store), on_cancel=work.give_up)
+            if local := blocking(store):
+                return await in_thread(partial(work.run, local), on_cancel=work.give_up)
             return await work.stream(store)
         except ObjectNotFoundError as error:
             if artifact.mutable:
@@ -270,19 +310,20 @@ class Upload:
         async with self._busy:
             self._given_up = False
             with _about(self._artifact):
-                if isinstance(self._store, BlockingStore):
-                    return await in_thread(partial(self._run, self._store), on_cancel=self._give_up)
+                if store := blocking(self._store):
+                    return await in_thread(partial(self._run, store), on_cancel=self._give_up)
                 return await self._stream(self._store)
 
     def upload_small(self) -> bool:
         """As `upload`, in this thread, where that is quickly done; False when it is not, or does not go well."""
-        if not isinstance(self._store, BlockingStore) or self._busy.locked():
+        store = blocking(self._store)
+        if store is None or self._busy.locked():
             return False
         try:
             look = _look(self._directory)
             if look.fingerprint.size > SMALL:
                 return False
-            self._put(self._store, look)
+            self._put(store, look)
         except ExperimentError:
             return False
         return True
