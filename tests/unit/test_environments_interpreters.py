@@ -40,7 +40,7 @@ class Machine:
 
     def interpreters(self) -> Interpreters:
         environ = {"HOME": str(self.home), "PATH": os.pathsep.join(str(self.home / entry) for entry in self.path)}
-        return Interpreters(self.store, environ, probe_timeout=2)
+        return Interpreters(self.store, environ, probe_timeout=2, recheck=0)
 
     def questions(self) -> list[str]:
         return self.asked.read_text().split() if self.asked.exists() else []

@@ -9,10 +9,14 @@ import hashlib
 import json
 import os
 import sys
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from urllib.parse import urlsplit
+
+RECHECK = 1.0
+"""Seconds for which the files are taken to be as they were."""
 
 SYSTEM = Path("/etc")
 """Configuration of the whole machine."""
@@ -159,13 +163,18 @@ class Indexes:
 class IndexReader:
     """Reads the operator's configuration, again only when one of its files changed."""
 
-    def __init__(self, environ: Mapping[str, str]) -> None:
+    def __init__(self, environ: Mapping[str, str], *, recheck: float = RECHECK) -> None:
         self._environ = dict(environ)
         self._pip_files = tuple(pip_files(environ))
         self._uv_files = tuple(uv_files(environ))
         self._read: tuple[tuple[int, ...], Indexes] | None = None
+        self._recheck, self._look_after = recheck, 0.0
 
     def read(self) -> Indexes:
+        now = time.monotonic()
+        if self._read is not None and now < self._look_after:
+            return self._read[1]
+        self._look_after = now + self._recheck
         seen = tuple(_modified(path) for path in (*self._pip_files, *self._uv_files))
         if self._read is None or self._read[0] != seen:
             self._read = seen, read_indexes(self._environ, self._pip_files, self._uv_files)

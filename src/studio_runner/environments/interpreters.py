@@ -11,12 +11,16 @@ import os
 import re
 import signal
 import sys
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from studio_runner.environments.files import write_atomically
 from studio_runner.errors import EnvironmentFailedError
+
+RECHECK = 1.0
+"""Seconds for which what was found is taken to be still so."""
 
 PROBE_TIMEOUT = 10.0
 """Seconds an interpreter has to say what it is."""
@@ -85,11 +89,19 @@ class _Search:
 class Interpreters:
     """The interpreters of this machine. `environ` is the runner's environment, `store` the file that remembers."""
 
-    def __init__(self, store: Path, environ: Mapping[str, str], *, probe_timeout: float = PROBE_TIMEOUT) -> None:
+    def __init__(
+        self,
+        store: Path,
+        environ: Mapping[str, str],
+        *,
+        probe_timeout: float = PROBE_TIMEOUT,
+        recheck: float = RECHECK,
+    ) -> None:
         self._store = store
         self._environ = environ
         self._timeout = probe_timeout
         self._search: _Search | None = None
+        self._recheck, self._look_after = recheck, 0.0
         self._lock = asyncio.Lock()
 
     async def find(self, prefix: str) -> Interpreter:
@@ -109,13 +121,21 @@ class Interpreters:
         """Interpreters among the candidates whose name does not rule out the version."""
         async with self._lock:
             search = self._search
-            if search is None or _times(path for path, _ in search.seen) != search.seen:
+            if search is None or self._has_changed(search):
                 search = self._search = self._look()
             candidates = [path for path in search.candidates if _may_be(path, wanted)]
             unasked = [path for path in candidates if path not in search.answers]
             if unasked:
                 search.answers.update(await self._ask(unasked))
             return tuple(one for path in candidates if (one := search.answers[path]) is not None)
+
+    def _has_changed(self, search: _Search) -> bool:
+        """Looked at anew only now and then: it costs more than all the rest of a warm look-up."""
+        now = time.monotonic()
+        if now < self._look_after:
+            return False
+        self._look_after = now + self._recheck
+        return _times(path for path, _ in search.seen) != search.seen
 
     def _look(self) -> _Search:
         folders = tuple(dict.fromkeys(_folders(self._environ)))
