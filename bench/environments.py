@@ -1,7 +1,7 @@
 """Environments with numpy and pandas: cold, from the installer's cache and warm; first and second experiment.
 
-Beside each figure the same by hand: `uv venv` and `uv pip install`, or `python -m venv` and pip, with caches of their
-own in the same state.
+Beside each figure the same by hand: `uv venv` and `uv pip install`, or `python -m venv` and pip, with caches of
+their own in the same state.
 """
 
 import asyncio
@@ -49,7 +49,7 @@ def run(scale: float) -> Iterator[Result]:
 
 
 def _cold(home: Path, rounds: int) -> Iterator[Result]:
-    """Nothing there: everything is downloaded. Ours and bare uv take turns, so that the network is the same to both."""
+    """Nothing there: everything is downloaded. The two take turns, so that the network is the same to both."""
     ours, uv = [], []
     for number in range(rounds):
         uv.append(_bare_uv(home / f"uv{number}", home / f"uv{number}"))

@@ -9,6 +9,7 @@ from studio_runner.environments.cache import EnvironmentCache, Manifest, Slot, g
 from studio_runner.environments.files import make_read_only, remove_tree, write_atomically
 from studio_runner.environments.packages import Package
 from studio_runner.environments.uninterrupted import uninterrupted
+from studio_runner.environments.uvcache import surplus
 
 
 def package(name: str, size: int, identity: str | None = None) -> Package:
@@ -20,12 +21,11 @@ class Kept:
 
     def __init__(self, root: Path, budget: int = 0) -> None:
         self.root = root / "environments"
-        self.uv = root / "uv"
         self.budget = budget
         self.told: list[str] = []
 
     def open(self) -> EnvironmentCache:
-        return EnvironmentCache(self.root, self.uv, self.budget)
+        return EnvironmentCache(self.root, self.budget)
 
     async def build(self, key: str, *packages: Package, cache: EnvironmentCache | None = None) -> Slot:
         async with (cache or self.open()).build(key, lambda: self.told.append(key)) as slot:
@@ -250,19 +250,20 @@ class TestEviction:
 
         (await kept.build("k")).close()
 
-    async def test_of_uvs_own_only_what_nothing_links_to_goes(self, kept):
-        for name in ("old", "new", "linked"):
-            info = kept.uv / f"archive-v0/{name}/{name}-1.dist-info"
-            info.mkdir(parents=True)
-            (info / "METADATA").touch()
-            (info / "RECORD").write_text(f"{name}.py,sha256=x,100\n")
-        (kept.uv / "elsewhere").hardlink_to(kept.uv / "archive-v0/linked/linked-1.dist-info/METADATA")
-        os.utime(kept.uv / "archive-v0/old", (1000, 1000))
-        kept.budget = 150
 
-        kept.open().evict()
+def test_of_uvs_own_only_what_nothing_links_to_is_surplus(tmp_path):
+    for number, name in enumerate(("oldest", "newer", "linked")):
+        info = tmp_path / f"archive-v0/{number}/{name}-1.dist-info"
+        info.mkdir(parents=True)
+        (info / "METADATA").touch()
+        (info / "RECORD").write_text(f"{name}.py,sha256=x,100\n")
+    (tmp_path / "elsewhere").hardlink_to(tmp_path / "archive-v0/2/linked-1.dist-info/METADATA")
+    os.utime(tmp_path / "archive-v0/0", (1000, 1000))
 
-        assert {path.name for path in (kept.uv / "archive-v0").iterdir()} == {"new", "linked"}
+    assert surplus(tmp_path, 200) == ()
+    assert surplus(tmp_path, 150) == ("oldest",)
+    assert surplus(tmp_path, 0) == ("oldest", "newer")
+    assert surplus(tmp_path / "nowhere", 0) == ()
 
 
 class TestFiles:

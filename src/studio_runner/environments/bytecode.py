@@ -16,8 +16,9 @@ from studio_runner.process.base import Command
 
 logger = logging.getLogger(__name__)
 
-_HEAD_START = 0.02
-"""Seconds that the experiment gets to be started first."""
+_QUIET = 10.0
+"""Seconds without the start of an experiment in that environment before it is compiled. Even at the lowest priority
+a compiler on the neighbouring hardware thread slows an experiment's own imports by a quarter."""
 _AT_ONCE = 1
 
 _PROGRAM = """\
@@ -45,13 +46,21 @@ class BytecodeCompiler:
         self._cache = cache
         self._gate = asyncio.Semaphore(_AT_ONCE)
         self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._starts: dict[str, asyncio.Event] = {}
+        """Set when one more experiment is started in an environment that has a task."""
 
     def start(self, slot: Slot) -> None:
-        """Compile the slot's environment unless that is done or under way."""
+        """An experiment is being started in the slot; compile its environment soon, unless that is done."""
         key = slot.directory.name
-        if key not in self._tasks and not slot.compiled:
+        if key in self._tasks:
+            self._starts[key].set()
+        elif not slot.compiled:
+            self._starts[key] = asyncio.Event()
             self._tasks[key] = asyncio.create_task(self._compile(key), name=f"compile {key}")
-            self._tasks[key].add_done_callback(lambda _: self._tasks.pop(key, None))
+            self._tasks[key].add_done_callback(lambda _: self._forget(key))
+
+    def _forget(self, key: str) -> None:
+        del self._tasks[key], self._starts[key]
 
     async def idle(self) -> None:
         """Until nothing is being compiled."""
@@ -64,7 +73,7 @@ class BytecodeCompiler:
         await self.idle()
 
     async def _compile(self, key: str) -> None:
-        await asyncio.sleep(_HEAD_START)
+        await self._quiet(self._starts[key])
         async with self._gate:
             slot = self._cache.find(key)  # a hold of its own: the experiment may end before this does
             if slot is None:
@@ -75,6 +84,16 @@ class BytecodeCompiler:
                 logger.warning("bytecode of %s was not compiled: %s", key, error)
             finally:
                 slot.close()
+
+    async def _quiet(self, started: asyncio.Event) -> None:
+        """Until no experiment was started for a while."""
+        while True:
+            try:
+                async with asyncio.timeout(_QUIET):
+                    await started.wait()
+            except TimeoutError:
+                return
+            started.clear()
 
     async def _run(self, slot: Slot) -> None:
         lines: list[str] = []

@@ -27,8 +27,6 @@ from pathlib import Path
 
 from studio_runner.environments.files import remove_tree, write_atomically
 from studio_runner.environments.packages import Package
-from studio_runner.environments.uninterrupted import uninterrupted
-from studio_runner.environments.uvcache import trim
 
 FORMAT = 1
 """Changes whenever environments of an earlier version must not be used any more."""
@@ -140,12 +138,12 @@ class Slot:
 
 
 class EnvironmentCache:
-    """All slots below `root`; `budget` bytes (0: no limit) are for them and what uv keeps in `uv_cache` besides."""
+    """All slots below `root`, at most `budget` bytes (0: no limit) of those that are not in use."""
 
-    def __init__(self, root: Path, uv_cache: Path, budget: int) -> None:
+    def __init__(self, root: Path, budget: int) -> None:
         self._root = root
-        self._uv_cache = uv_cache
         self._budget = budget
+        self._trash = root / "trash"
         self._manifests: dict[str, tuple[int, Manifest]] = {}
         root.mkdir(parents=True, exist_ok=True)
 
@@ -170,7 +168,7 @@ class EnvironmentCache:
         slot = await self._place(key, waiting)
         try:
             if not slot.published:
-                await uninterrupted(asyncio.to_thread(self._discard, slot.directory.name))
+                self._discard(slot.directory.name)
                 slot.directory.mkdir()
             yield slot
         except BaseException:
@@ -210,23 +208,18 @@ class EnvironmentCache:
         flushed = manifest.boot == boot_id() or (self._root / name / _COMPILED).exists()
         return manifest if flushed else None
 
-    def evict(self) -> None:
+    def evict(self) -> int:
         """Remove leftovers, then the least recently used environments until the rest fits the budget. What is in
-        use stays, and so does everything when the budget is 0."""
-        with contextlib.suppress(FileNotFoundError):
-            for leftover in (self._root / "trash").iterdir():
-                remove_tree(leftover)
-        unfinished = [name for name in self._names() if self._manifest(name) is None]
-        for name in unfinished:
+        use stays, and so does everything when the budget is 0. Returns the bytes that are left of the budget."""
+        for name in [name for name in self._names() if self._manifest(name) is None]:
             self._remove(name)
-        if self._budget:
-            self._shrink()
-
-    def _shrink(self) -> None:
-        names = sorted(self._names(), key=self._last_used)
-        while (usage := self.usage()) > self._budget and names:
+        names = sorted(self._names(), key=self._last_used) if self._budget else []
+        while names and self.usage() > self._budget:
             self._remove(names.pop(0))
-        trim(self._uv_cache, self._budget - usage)
+        with contextlib.suppress(FileNotFoundError):
+            for leftover in self._trash.iterdir():
+                remove_tree(leftover)
+        return max(self._budget - self.usage(), 0)
 
     def usage(self) -> int:
         """Bytes of all published environments; files that several of them share count once."""
@@ -252,15 +245,12 @@ class EnvironmentCache:
         return True
 
     def _discard(self, name: str) -> None:
-        """Take the directory away under its exclusive lock; by rename first, so that it is gone at once."""
-        trash = self._root / "trash" / uuid.uuid4().hex
-        trash.parent.mkdir(exist_ok=True)
+        """Take the directory away under its exclusive lock: by rename, so that it is gone at once; `evict` does the
+        slow part."""
+        self._trash.mkdir(exist_ok=True)
         self._manifests.pop(name, None)
-        try:
-            (self._root / name).rename(trash)
-        except FileNotFoundError:
-            return
-        remove_tree(trash)
+        with contextlib.suppress(FileNotFoundError):
+            (self._root / name).rename(self._trash / uuid.uuid4().hex)
 
     def _manifest(self, name: str) -> Manifest | None:
         path = self._root / name / _MANIFEST

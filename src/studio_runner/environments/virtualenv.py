@@ -22,6 +22,8 @@ from studio_runner.environments.packages import Package, installed, site_package
 from studio_runner.environments.plan import Plan, Planner
 from studio_runner.environments.programs import Programs
 from studio_runner.environments.uninterrupted import uninterrupted
+from studio_runner.environments.uvcache import forget, surplus
+from studio_runner.errors import StudioRunnerError
 from studio_runner.process.base import Command
 from studio_runner.process.spawn import Spawner
 
@@ -67,13 +69,16 @@ class VirtualenvProvider:
     """
 
     def __init__(self, cache_dir: Path, budget: int, spawner: Spawner, environ: Mapping[str, str]) -> None:
-        programs = Programs(spawner)
-        self._cache = EnvironmentCache(cache_dir / "environments", cache_dir / "uv", budget)
+        programs = self._programs = Programs(spawner)
+        self._budget = budget
+        self._uv_cache = cache_dir / "uv"
+        self._cache = EnvironmentCache(cache_dir / "environments", budget)
         self.interpreters = Interpreters(cache_dir / "interpreters.json", environ)
         self._planner = Planner(self.interpreters, IndexReader(environ))
         self._builder = Builder(programs, cache_dir, environ, self._virtualenv)
         self._compiler = BytecodeCompiler(programs, self._cache)
         self._tidying: asyncio.Task[None] | None = None
+        self._untidy = False
         self._found = {True: 0, False: 0}
         self._building: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
 
@@ -85,17 +90,30 @@ class VirtualenvProvider:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         await self._compiler.close()
-        await self.tidied()
+        if self._tidying is not None:
+            self._tidying.cancel()
+            await asyncio.wait((self._tidying,))
 
     def _tidy(self) -> None:
         """Evict in the background: nobody has to wait for files to be removed."""
+        self._untidy = True
         if self._tidying is None or self._tidying.done():
-            self._tidying = asyncio.create_task(self._evict(), name="evict environments")
+            self._tidying = asyncio.create_task(self._evict_again(), name="evict environments")
+
+    async def _evict_again(self) -> None:
+        """As often as something was built meanwhile."""
+        while self._untidy:
+            self._untidy = False
+            await self._evict()
 
     async def _evict(self) -> None:
+        """Environments first, then what uv keeps of those that are gone."""
         try:
-            await uninterrupted(asyncio.to_thread(self._cache.evict))
-        except OSError as error:
+            room = await uninterrupted(asyncio.to_thread(self._cache.evict))
+            names = surplus(self._uv_cache, room) if self._budget else ()
+            if names and await self._programs.run(forget(self._uv_cache, names), logger.warning):
+                logger.warning("uv did not forget %s", ", ".join(names))
+        except (OSError, StudioRunnerError) as error:
             logger.warning("environments could not be evicted: %s", error)
 
     async def compiled(self) -> None:
