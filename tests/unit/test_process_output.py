@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from studio_runner.process.follow import follow
 from studio_runner.process.lines import LineScanner
-from studio_runner.process.output import Output, find_gap
+from studio_runner.process.output import Gap, Output, find_gap
 
 LIMIT = 8192
 
@@ -230,6 +230,23 @@ async def test_a_follower_who_keeps_up_does_not_notice_the_gap(path):
         assert find_gap(path.read_bytes()) is not None
 
     assert await followed(path, write) == lines(2000)
+
+
+@pytest.mark.parametrize("before", [0, 200_000, (1 << 18) - 60, (1 << 18) - 1, 1 << 18, 700_000])
+async def test_a_follower_finds_the_gap_wherever_it_is(path, before):
+    """A file longer than one piece, with the marker at every place in and between the pieces."""
+    head = b"h" * before
+    old = head + Gap(before, 0, 5000).marker() + b"t" * 100
+    path.write_bytes(old)
+    pieces = follow(path, lambda: False)
+    seen = b""
+    while len(seen) < len(old):
+        seen += await anext(pieces)
+    replaced = path.with_name("new")
+    replaced.write_bytes(head + Gap(before, 0, 5050).marker() + b"t" * 50 + b"newer")
+    replaced.rename(path)
+    assert await anext(pieces) == b"newer"
+    await pieces.aclose()
 
 
 async def test_a_follower_who_falls_behind_is_shown_the_gap(path):

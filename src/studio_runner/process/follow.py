@@ -5,7 +5,7 @@ import os
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
-from studio_runner.process.output import Gap, find_gap
+from studio_runner.process.output import LONGEST_MARKER, Gap, find_gap
 
 _SHORTEST, _LONGEST = 0.02, 0.2
 """Pauses between two looks, in seconds. It polls: a network file system has nothing to subscribe to."""
@@ -72,7 +72,7 @@ class _Reader:
             self._file = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:
             return
-        self._gap = find_gap(_content(self._file))
+        self._gap = _gap_in(self._file)
 
     def _replaced(self) -> bool:
         if self._file < 0:
@@ -90,8 +90,14 @@ class _Reader:
         self._position = _in_file(reached, self._gap)
 
 
-def _content(file: int) -> bytes:
-    return os.pread(file, os.fstat(file).st_size, 0)
+def _gap_in(file: int) -> Gap | None:
+    """Piece by piece: the file may be larger than what this process should take of memory."""
+    start = 0
+    while piece := os.pread(file, _PIECE, start):
+        if gap := find_gap(piece, start):
+            return gap
+        start += len(piece) - LONGEST_MARKER if len(piece) == _PIECE else len(piece)
+    return None
 
 
 def _in_output(position: int, gap: Gap | None) -> int:

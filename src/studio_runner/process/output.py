@@ -37,11 +37,16 @@ class Gap:
         return b"\n%b%d bytes left out here, after the first %d\n" % (_PREFIX, self.omitted, self.offset)
 
 
-def find_gap(content: bytes) -> Gap | None:
-    """The marker in the content of an output file. It names its own place: no script prints one by chance."""
+LONGEST_MARKER = 128
+"""Bytes; two numbers of twenty digits would fit."""
+
+
+def find_gap(content: bytes, start: int = 0) -> Gap | None:
+    """The marker in what an output file holds from the byte `start` on. It names its own place: no script prints
+    one by chance."""
     for found in _GAP.finditer(content):
-        if int(found[2]) == found.start():
-            return Gap(found.start(), len(found[0]), int(found[1]))
+        if int(found[2]) == start + found.start():
+            return Gap(start + found.start(), len(found[0]), int(found[1]))
     return None
 
 
@@ -82,11 +87,16 @@ class Output:
     def close(self) -> None:
         """May be called twice."""
         if self._file >= 0:
-            if self._scanner:
-                self._scanner.finish()
-            self._insist(b"")
+            self.end()
             os.close(self._file)
             self._file = -1
+
+    def end(self) -> None:
+        """The script has written its last; notes may still come. May be called twice."""
+        if self._scanner:
+            self._scanner.finish()
+            self._scanner = None
+        self._insist(b"")
 
     def write(self, data: bytes) -> None:
         """Output of the script."""
