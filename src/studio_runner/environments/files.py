@@ -1,11 +1,13 @@
-"""Writing, protecting and removing whole trees of files."""
+"""Writing, protecting and removing whole trees of files. Trees have thousands, so no pathlib inside of them."""
 
+import contextlib
 import errno
 import os
 import stat
 from pathlib import Path
 
 BYTECODE = "__pycache__"
+_READ_ONLY = 0o555
 _WRITE = stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH
 
 
@@ -24,42 +26,45 @@ def write_atomically(path: Path, text: str) -> None:
 
 
 def make_read_only(top: Path) -> None:
-    """Take every write permission away below `top`, children before their directory, but leave each directory that
-    has Python modules a `__pycache__` that can be written to.
+    """Take every write permission away below `top`, but leave each directory that has modules a `__pycache__`
+    that can be written to.
 
     Hard links share their mode with the file in the installer's cache: that file becomes read-only too, which
     is what it should be, and stays so for the next environment.
     """
-    modules = False
-    with os.scandir(top) as entries:
-        for entry in entries:
-            if entry.is_symlink():
-                continue
-            if entry.is_dir():
-                if entry.name != BYTECODE:
-                    make_read_only(Path(entry.path))
-                continue
-            modules = modules or entry.name.endswith(".py")
-            mode = entry.stat(follow_symlinks=False).st_mode
-            if mode & _WRITE:
-                os.chmod(entry.path, stat.S_IMODE(mode) & ~_WRITE)  # noqa: PTH101 (thousands of files)
-    if modules:
-        (top / BYTECODE).mkdir(exist_ok=True)
-    top.chmod(stat.S_IMODE(top.stat().st_mode) & ~_WRITE)
+    waiting = [str(top)]
+    while waiting:
+        folder = waiting.pop()
+        modules = False
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    if entry.name != BYTECODE:
+                        waiting.append(entry.path)
+                elif not entry.is_symlink():
+                    modules = modules or entry.name.endswith(".py")
+                    mode = entry.stat(follow_symlinks=False).st_mode
+                    if mode & _WRITE:
+                        os.chmod(entry.path, stat.S_IMODE(mode) & ~_WRITE)
+        if modules:
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(f"{folder}/{BYTECODE}")
+        os.chmod(folder, _READ_ONLY)
 
 
-def remove_tree(top: Path) -> None:
+def remove_tree(top: Path | str) -> None:
     """Remove `top`, read-only directories included. What is gone already is no error, and neither is a second
     remover at the same tree."""
     try:
-        top.chmod(stat.S_IRWXU)
+        os.chmod(top, stat.S_IRWXU)
         with os.scandir(top) as entries:
             for entry in entries:
                 if entry.is_dir(follow_symlinks=False):
-                    remove_tree(Path(entry.path))
+                    remove_tree(entry.path)
                 else:
-                    Path(entry.path).unlink(missing_ok=True)
-        top.rmdir()
+                    with contextlib.suppress(FileNotFoundError):
+                        os.unlink(entry.path)
+        os.rmdir(top)
     except FileNotFoundError:
         return
     except OSError as error:
