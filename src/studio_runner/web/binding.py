@@ -12,6 +12,10 @@ from studio_runner.errors import ConfigError
 _ADVICE = "Name another one with --http-address; port 0 takes any that is free, an empty address none."
 
 
+STALLED = 30.0
+"""Seconds after which the kernel drops a client that takes nothing of what it is sent."""
+
+
 class AddressInUseError(ConfigError):
     """Somebody else listens on the address."""
 
@@ -65,6 +69,8 @@ def _bound(family: socket.AddressFamily, place: tuple[str, int], address: str) -
     sock = socket.socket(family, socket.SOCK_STREAM)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux; its connections inherit it
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, round(1000 * STALLED))
         sock.bind(place)
         sock.listen(128)
     except OSError as error:

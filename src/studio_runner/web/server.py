@@ -11,7 +11,7 @@ from starlette.types import ASGIApp
 
 CONNECTIONS = 200
 """More than so many at a time are answered with 503."""
-FAREWELL = 2
+FAREWELL = 1
 """Seconds that open responses get to end when the runner ends."""
 
 
@@ -27,6 +27,16 @@ class _Server(uvicorn.Server):
 
     async def main_loop(self) -> None:
         await self._over.wait()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Whoever does not read the rest of a response must not keep the runner."""
+        impatience = asyncio.get_running_loop().call_later(FAREWELL, self._hang_up)
+        await super().shutdown(sockets)
+        impatience.cancel()
+
+    def _hang_up(self) -> None:
+        for connection in list(self.server_state.connections):
+            connection.transport.abort()
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -50,7 +60,7 @@ async def serving(app: ASGIApp, sock: socket.socket, farewell: Callable[[], None
         date_header=False,
         proxy_headers=False,
         limit_concurrency=CONNECTIONS,
-        timeout_graceful_shutdown=FAREWELL,
+        timeout_graceful_shutdown=2 * FAREWELL,
     )
     server = _Server(config)
     async with asyncio.TaskGroup() as group:
