@@ -35,10 +35,10 @@ async def asked(wish: "asyncio.Future[Outcome]") -> None:
 async def stop_file(requested: Callable[[], Awaitable[bool]], period: float) -> None:
     """The `_status` artifact, written by the experimenter's client."""
     while True:
+        await asyncio.sleep(period)
         with contextlib.suppress(StudioRunnerError):  # it cannot be read now: the next look may
             if await requested():
                 raise Halt(of_reason(Reason.STOPPED))
-        await asyncio.sleep(period)
 
 
 async def lease(delivery: Delivery, period: float) -> None:
