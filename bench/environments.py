@@ -78,7 +78,7 @@ def _from_cache(home: Path, rounds: int) -> Iterator[Result]:
         uv.append(_bare_uv(home / f"again{number}", home / "uv0"))
         _set_aside(home / "ours0/environments")
         ours.append(asyncio.run(_ours(home / "ours0")))
-    # No target of its own: 30 ms for protecting the files and the setuptools that bare uv leaves out weigh more here.
+    # No target: 30 ms for protecting the files, and the setuptools that bare uv leaves out, weigh more here.
     result = _beside(
         "environment from uv's cache, to the first line",
         [one.first_line for one in ours],

@@ -450,3 +450,13 @@ class TestBytecode:
             made.command(["x.py"], PLAIN, place.home)
             await provider.compiled()
             assert marker.exists()
+
+
+async def test_a_cache_that_cannot_be_written_is_not_the_experiments_fault(place):
+    async with place.provider() as provider:
+        (place.home / "cache/environments/trash").touch()
+        with pytest.raises(EnvironmentFailedError, match="cannot be kept on this machine") as caught:
+            async with provider.prepare(EnvironmentSpec(HERE, ()), print):
+                pass
+
+    assert caught.value.transient

@@ -185,7 +185,7 @@ class TestOptions:
             "--find-links /etc",
             "--find-links file:///etc",
             "--extra-index-url file:///srv",
-            "--client-cert /root/key.pem",
+            "--client-cert /keys/key.pem",
             "--index-url",
         ],
     )

@@ -208,9 +208,10 @@ class EnvironmentCache:
         flushed = manifest.boot == boot_id() or (self._root / name / _COMPILED).exists()
         return manifest if flushed else None
 
-    def evict(self) -> int:
+    def evict(self) -> int | None:
         """Remove leftovers, then the least recently used environments until the rest fits the budget. What is in
-        use stays, and so does everything when the budget is 0. Returns the bytes that are left of the budget."""
+        use stays, and so does everything when the budget is 0. Returns the bytes that are left of the budget, if
+        there is one."""
         for name in [name for name in self._names() if self._manifest(name) is None]:
             self._remove(name)
         names = sorted(self._names(), key=self._last_used) if self._budget else []
@@ -219,7 +220,7 @@ class EnvironmentCache:
         with contextlib.suppress(FileNotFoundError):
             for leftover in self._trash.iterdir():
                 remove_tree(leftover)
-        return max(self._budget - self.usage(), 0)
+        return max(self._budget - self.usage(), 0) if self._budget else None
 
     def usage(self) -> int:
         """Bytes of all published environments; files that several of them share count once."""

@@ -1,7 +1,6 @@
 """The provider of virtual environments: found warm in a fraction of a millisecond, built once when cold."""
 
 import asyncio
-import logging
 import os
 import sys
 import weakref
@@ -16,18 +15,16 @@ from studio_runner.environments.builder import Builder
 from studio_runner.environments.bytecode import BytecodeCompiler
 from studio_runner.environments.cache import EnvironmentCache, Manifest, Slot, boot_id, guards
 from studio_runner.environments.files import make_read_only
+from studio_runner.environments.housekeeping import Housekeeper
 from studio_runner.environments.indexes import IndexReader
 from studio_runner.environments.interpreters import Interpreters
 from studio_runner.environments.packages import Package, installed, site_packages
 from studio_runner.environments.plan import Plan, Planner
 from studio_runner.environments.programs import Programs
 from studio_runner.environments.uninterrupted import uninterrupted
-from studio_runner.environments.uvcache import forget, surplus
-from studio_runner.errors import StudioRunnerError
+from studio_runner.errors import EnvironmentUnavailableError
 from studio_runner.process.base import Command
 from studio_runner.process.spawn import Spawner
-
-logger = logging.getLogger(__name__)
 
 _VIRTUALENV = "virtualenv>=20.21.1,<20.22"
 """The last ones that make environments for Python 2.7 and 3.6."""
@@ -69,52 +66,25 @@ class VirtualenvProvider:
     """
 
     def __init__(self, cache_dir: Path, budget: int, spawner: Spawner, environ: Mapping[str, str]) -> None:
-        programs = self._programs = Programs(spawner)
-        self._budget = budget
-        self._uv_cache = cache_dir / "uv"
+        programs = Programs(spawner)
         self._cache = EnvironmentCache(cache_dir / "environments", budget)
         self.interpreters = Interpreters(cache_dir / "interpreters.json", environ)
         self._planner = Planner(self.interpreters, IndexReader(environ))
         self._builder = Builder(programs, cache_dir, environ, self._virtualenv)
         self._compiler = BytecodeCompiler(programs, self._cache)
-        self._tidying: asyncio.Task[None] | None = None
-        self._untidy = False
-        self._found = {True: 0, False: 0}
+        self._housekeeper = Housekeeper(self._cache, cache_dir / "uv", programs)
+        self._hits = self._misses = 0
         self._building: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
 
     async def __aenter__(self) -> Self:
-        self._tidy()
+        self._housekeeper.tidy()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         await self._compiler.close()
-        if self._tidying is not None:
-            self._tidying.cancel()
-            await asyncio.wait((self._tidying,))
-
-    def _tidy(self) -> None:
-        """Evict in the background: nobody has to wait for files to be removed."""
-        self._untidy = True
-        if self._tidying is None or self._tidying.done():
-            self._tidying = asyncio.create_task(self._evict_again(), name="evict environments")
-
-    async def _evict_again(self) -> None:
-        """As often as something was built meanwhile."""
-        while self._untidy:
-            self._untidy = False
-            await self._evict()
-
-    async def _evict(self) -> None:
-        """Environments first, then what uv keeps of those that are gone."""
-        try:
-            room = await uninterrupted(asyncio.to_thread(self._cache.evict))
-            names = surplus(self._uv_cache, room) if self._budget else ()
-            if names and await self._programs.run(forget(self._uv_cache, names), logger.warning):
-                logger.warning("uv did not forget %s", ", ".join(names))
-        except (OSError, StudioRunnerError) as error:
-            logger.warning("environments could not be evicted: %s", error)
+        await self._housekeeper.close()
 
     async def compiled(self) -> None:
         """Until no environment is being compiled in the background."""
@@ -122,12 +92,11 @@ class VirtualenvProvider:
 
     async def usage(self) -> CacheUsage:
         size = await asyncio.to_thread(self._cache.usage)
-        return CacheUsage(hits=self._found[True], misses=self._found[False], size=size)
+        return CacheUsage(hits=self._hits, misses=self._misses, size=size)
 
     async def tidied(self) -> None:
         """Until what is too much has been evicted."""
-        if self._tidying is not None:
-            await self._tidying
+        await self._housekeeper.idle()
 
     async def key(self, spec: EnvironmentSpec) -> str:
         return (await self._planner.plan(spec)).key
@@ -140,13 +109,25 @@ class VirtualenvProvider:
         plan = await self._planner.plan(spec)
         for note in plan.notes:
             log(note)
-        slot = self._cache.find(plan.key)
-        self._found[slot is not None] += 1
-        slot = slot or await self._built(plan, log)
+        slot = await self._found(plan, log)
         try:
             yield VirtualEnvironment(slot, self._compiler)
         finally:
             slot.close()
+
+    async def _found(self, plan: Plan, log: Log) -> Slot:
+        try:
+            slot = self._cache.find(plan.key)
+            if slot is not None:
+                self._hits += 1
+                return slot
+            self._misses += 1
+            return await self._built(plan, log)
+        except OSError as error:
+            raise EnvironmentUnavailableError(
+                f"The environment cannot be kept on this machine: {error}",
+                hint="The runner's cache directory must be writable, and its disk must not be full.",
+            ) from error
 
     async def _built(self, plan: Plan, log: Log) -> Slot:
         """Build it, or wait for whoever does; when that fails or is cancelled, the next one waiting builds."""
@@ -157,7 +138,7 @@ class VirtualenvProvider:
             slot = self._cache.find(plan.key)
             if slot is None:
                 slot = await self._build(plan, log)
-                self._tidy()
+                self._housekeeper.tidy()
         return slot
 
     async def _build(self, plan: Plan, log: Log) -> Slot:
