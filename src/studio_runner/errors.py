@@ -68,6 +68,10 @@ class LeaseLostError(BrokerError):
     """Somebody else owns the delivery now; nothing more may be published for it."""
 
 
+class QueueDeletedError(LeaseLostError):
+    """The delivery's queue was deleted: its experiments are given up, and nobody else will run them."""
+
+
 class NotFoundError(StudioRunnerError):
     """The experiment, queue or file that a person named does not exist."""
 
@@ -124,7 +128,7 @@ class EnvironmentFailedError(ExperimentError):
 
 
 class EnvironmentUnavailableError(EnvironmentFailedError):
-    """The Python environment cannot be had now: the package index did not answer, or this machine is short of disk."""
+    """The Python environment cannot be had now: the package index did not answer, or a disk of this machine is full."""
 
     transient = True
 

@@ -57,7 +57,8 @@ class Delivery(Protocol):
         ...
 
     async def extend(self) -> None:
-        """Renew the lease; LeaseLostError when somebody else owns the message now."""
+        """Renew the lease; LeaseLostError when somebody else owns the message now, QueueDeletedError when its queue
+        is no more (it can still be settled)."""
         ...
 
     async def ack(self) -> None: ...

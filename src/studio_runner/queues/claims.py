@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
-from studio_runner.errors import BrokerError, LeaseLostError
+from studio_runner.errors import BrokerError, LeaseLostError, QueueDeletedError
 from studio_runner.queues import moves
 from studio_runner.queues.base import Ticket
 from studio_runner.queues.layout import ClaimName, MessageName, QueuePlace
@@ -64,7 +64,7 @@ class LocalDelivery:
                 raise moves.broker_error("looking after a claim", self._claim.place, error) from error
             self._lose()
         if not self._claim.place.messages.is_dir():
-            raise LeaseLostError(
+            raise QueueDeletedError(
                 f"queue {self.queue} was deleted",
                 hint="deleting a queue gives up the experiments that came from it",
             )

@@ -7,7 +7,14 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from studio_runner.errors import ExperimentError, LeaseLostError, Reason, StorageUnavailableError
+from studio_runner.errors import (
+    BrokerError,
+    ExperimentError,
+    LeaseLostError,
+    QueueDeletedError,
+    Reason,
+    StorageUnavailableError,
+)
 from studio_runner.messages.results import Attempted, results_document
 from studio_runner.messages.units import format_duration
 from studio_runner.runner.artifacts import OUTPUT
@@ -24,7 +31,7 @@ async def deliver(trial: Trial, outcome: Outcome, is_final: Callable[[Outcome], 
     try:
         async with asyncio.timeout(patience):
             outcome = await _bring_home(trial, outcome)
-            await trial.delivery.extend()
+            await _require_lease(trial)
             if is_final(outcome):
                 await trial.artifacts.put_results(_document(trial, outcome))
     except TimeoutError:
@@ -32,9 +39,17 @@ async def deliver(trial: Trial, outcome: Outcome, is_final: Callable[[Outcome], 
         return _worse(outcome, from_error(StorageUnavailableError(late)))
     except LeaseLostError:
         return of_reason(Reason.LEASE_LOST)
+    except BrokerError as error:  # somebody else may have it
+        return of_reason(Reason.SYSTEM_ERROR, f"({error})")
     except ExperimentError as error:
         return _worse(outcome, from_error(error))
     return outcome
+
+
+async def _require_lease(trial: Trial) -> None:
+    """LeaseLostError when somebody else has the experiment. When its queue is gone, nobody has."""
+    with contextlib.suppress(QueueDeletedError):
+        await trial.delivery.extend()
 
 
 async def _bring_home(trial: Trial, outcome: Outcome) -> Outcome:

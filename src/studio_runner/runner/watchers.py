@@ -2,16 +2,19 @@
 
 import asyncio
 import contextlib
+import logging
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-from studio_runner.errors import LeaseLostError, Reason, StudioRunnerError
+from studio_runner.errors import BrokerError, LeaseLostError, QueueDeletedError, Reason, StudioRunnerError
 from studio_runner.messages.units import format_duration, format_size
 from studio_runner.process.limits import disk_usage
 from studio_runner.queues.base import Delivery
 from studio_runner.runner.halt import Halt
 from studio_runner.runner.outcome import Outcome, of_reason
+
+log = logging.getLogger(__name__)
 
 
 async def time_limit(seconds: float) -> None:
@@ -42,13 +45,19 @@ async def stop_file(requested: Callable[[], Awaitable[bool]], period: float) -> 
 
 
 async def lease(delivery: Delivery, period: float) -> None:
-    """Renew the lease; without it nothing of this attempt counts."""
+    """Renew the lease; without it nothing of this attempt counts. Deleting a queue stops its experiments."""
     while True:
         await asyncio.sleep(period)
         try:
             await delivery.extend()
+        except QueueDeletedError as error:
+            raise Halt(of_reason(Reason.STOPPED, f"({error})")) from error
         except LeaseLostError as error:
             raise Halt(of_reason(Reason.LEASE_LOST)) from error
+        except BrokerError as error:
+            log.warning(
+                "the lease cannot be looked after now: %s", error
+            )  # before results go out it is looked at again
 
 
 async def disk(directory: Path, limit: int) -> None:
