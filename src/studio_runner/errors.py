@@ -128,7 +128,7 @@ class EnvironmentFailedError(ExperimentError):
 
 
 class EnvironmentUnavailableError(EnvironmentFailedError):
-    """The Python environment cannot be had now: the package index did not answer, or a disk of this machine is full."""
+    """The Python environment cannot be had now: no answer from the package index, or no room on the disk."""
 
     transient = True
 
