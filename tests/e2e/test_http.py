@@ -348,6 +348,25 @@ def test_open_streams_do_not_keep_the_runner(alone):
     assert "Traceback" not in runner.log.read_text()
 
 
+def test_who_does_not_read_does_not_keep_the_runner(alone):
+    runner = alone("--http-address", "127.0.0.1:0")
+    (runner.home / "flood.py").write_text(
+        "for _ in range(20): print('x' * 1_000_000)\nimport time; time.sleep(600)"
+    )
+    key = runner.submit("flood.py")
+    until(lambda: len(runner.http.get(f"/api/v1/experiments/{key}/output").content) > 19_000_000)
+    host, _, port = runner.address.removeprefix("http://").partition(":")
+    with socket.create_connection((host, int(port))) as connection:
+        path = f"/api/v1/experiments/{key}/output?follow=true"
+        connection.sendall(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+        assert connection.recv(15) == b"HTTP/1.1 200 OK"
+        runner.process.send_signal(signal.SIGTERM)
+        until(lambda: "SIGTERM" in runner.log.read_text())
+        runner.process.send_signal(signal.SIGTERM)
+        assert runner.process.wait(PATIENCE) == 0
+    assert "Traceback" not in runner.log.read_text()
+
+
 def test_without_a_token_nothing_is_changed(alone):
     runner = alone("--http-address", "127.0.0.1:0")
     answer = runner.http.post("/api/v1/runner/drain", headers={"Authorization": "Bearer x"})

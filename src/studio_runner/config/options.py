@@ -107,7 +107,8 @@ OPTIONS: tuple[Option, ...] = (
     _option("http.address", kinds.ADDRESS, "http-address", "prom-address", reference="prom-address",
             help="Where the HTTP side listens; none: nowhere."),
     # no flag: a command line can be read by everybody on the machine
-    _option("http.token", kinds.TEXT, secret=True, help="Token that HTTP clients must send to change anything."),
+    _option("http.token", kinds.TEXT, secret=True,
+            help="Token that HTTP clients must send: to change anything, and from other machines also to read."),
     _option("http.allow_remote", kinds.SWITCH, "http-allow-remote",
             help="Listen on other interfaces than the loopback although there is no token."),
     _option("log.level", kinds.LEVEL, "log-level", help="How much the runner says on standard error."),
