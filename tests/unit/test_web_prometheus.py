@@ -8,7 +8,7 @@ from studio_runner.reports.base import Ended, StageEntered, Started, Subject
 from studio_runner.reports.prometheus import CacheFigures, Metrics, QueueFigures, Standing, queue_type
 
 IDLE = Standing(
-    total=Capacity(8, 16, 100), free=Capacity(6, 12, 100), draining=False, running=(), queues=(),
+    host="h", total=Capacity(8, 16, 100), free=Capacity(6, 12, 100), draining=False, running=(), queues=(),
     environments=CacheFigures(hits=7, misses=2, size=1234),
 )  # fmt: skip
 
@@ -33,7 +33,7 @@ def figures(metrics, standing=IDLE):
 
 
 async def test_stages_and_ends_are_counted():
-    metrics, about = Metrics("h"), subject(added=100.0)
+    metrics, about = Metrics(), subject(added=100.0)
     for event in (
         Started(about, 110.0), StageEntered(about, 110.5, "prepare"), StageEntered(about, 112.0, "run"),
         StageEntered(about, 142.0, "finish"), ended(about, 143.0, Reason.TIMED_OUT),
@@ -53,13 +53,13 @@ async def test_stages_and_ends_are_counted():
     "about", [subject(number=2, added=100.0), subject(added=1.0), subject(added=None), subject(added="x")]
 )
 async def test_the_wait_is_known_of_first_attempts_with_a_time_alone(about):
-    metrics = Metrics("h")
+    metrics = Metrics()
     await metrics.report(StageEntered(about, 200.0, "run"))
     assert figures(metrics)["studio_runner_time_to_run_seconds_count",] == 0
 
 
 async def test_an_experiment_counts_once_however_often_it_is_tried():
-    metrics = Metrics("h")
+    metrics = Metrics()
     await metrics.report(ended(subject(), 1.0, Reason.STORAGE_UNAVAILABLE, final=False))
     await metrics.report(ended(subject(number=2), 2.0))
     labels = (
@@ -75,7 +75,7 @@ async def test_an_experiment_counts_once_however_often_it_is_tried():
 async def test_the_number_of_series_stays_bounded(monkeypatch):
     monkeypatch.setattr(prometheus, "MOST_PROJECTS", 3)
     monkeypatch.setattr(prometheus, "MOST_OPEN", 3)
-    metrics = Metrics("h")
+    metrics = Metrics()
     for number in range(20):
         about = subject(key=f"k{number}", project=f"p{number}")
         await metrics.report(Started(about, 0.0))
@@ -87,7 +87,7 @@ async def test_the_number_of_series_stays_bounded(monkeypatch):
 
 
 def test_what_runs_has_a_series_while_it_runs():
-    metrics = Metrics("h")
+    metrics = Metrics()
     labels = (
         ("experiment", "k"),
         ("host", "h"),
@@ -102,7 +102,7 @@ def test_what_runs_has_a_series_while_it_runs():
 
 def test_queues_have_the_names_that_dashboards_know():
     queue = QueueFigures("rmq_q", found=1, failed=2, checked=3, ignored=4, messages={"waiting": 5, "dead": 6})
-    found = figures(Metrics("h"), Standing(**{**vars(IDLE), "queues": [queue]}))
+    found = figures(Metrics(), Standing(**{**vars(IDLE), "queues": [queue]}))
     labels = ("host", "h"), ("queue_name", "rmq_q"), ("queue_type", "rmq")
     for name, value in (("refresh_success", 1), ("refresh_fail", 2), ("checked", 3), ("ignored", 4)):
         assert found[f"runner_queue_{name}", *labels] == value
@@ -110,7 +110,7 @@ def test_queues_have_the_names_that_dashboards_know():
 
 
 def test_the_machine_and_the_cache_are_shown():
-    found = figures(Metrics("h"), Standing(**{**vars(IDLE), "draining": True}))
+    found = figures(Metrics(), Standing(**{**vars(IDLE), "draining": True}))
     assert found["studio_runner_capacity_cores",] == 8
     assert found["studio_runner_reserved_cores",] == 2
     assert found["studio_runner_reserved_memory_bytes",] == 4
@@ -125,7 +125,7 @@ def test_the_machine_and_the_cache_are_shown():
 def test_names_of_strangers_are_quoted():
     odd = 'a"b\\c\nd'
     busy = Standing(**{**vars(IDLE), "running": [subject(key=odd)]})
-    assert any(("experiment", odd) in key for key in figures(Metrics("h"), busy))
+    assert any(("experiment", odd) in key for key in figures(Metrics(), busy))
 
 
 def test_queue_types():

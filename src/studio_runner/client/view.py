@@ -89,7 +89,8 @@ class Details:
         """For people: names and values, what is not known left out."""
         document, own = self.record.document, self.record.own
         line = summary(self.record, now)
-        resources = document.get("resources_needed")
+        requirements, resources = document.get("pythonenv"), document.get("resources_needed")
+        memory, cpu = own.get("peak_memory"), own.get("cpu_seconds")
         found: dict[str, Any] = {
             "key": line.key,
             "status": f"{line.status} ({line.stage})" if line.stage else line.status,
@@ -98,18 +99,18 @@ class Details:
             "exit": _exit(own),
             "script": line.script,
             "python": document.get("pythonver"),
-            "requirements": len(document.get("pythonenv") or ()),
+            "requirements": len(requirements) if isinstance(requirements, list) else None,
             "project": line.project,
             "queue": line.queue,
             "host": own.get("host"),
             "attempt": own.get("attempt"),
             "directory": own.get("directory"),
-            "resources": ", ".join(f"{name} {value}" for name, value in (resources or {}).items() if value),
+            "resources": _listed(resources) if isinstance(resources, Mapping) else resources,
             "limit": document.get("max_duration"),
             **{label: _moment(self.record.time(name)) for name, label in _TIMES.items()},
             "duration": None if line.duration is None else format_duration(line.duration),
-            "peak memory": format_size(own["peak_memory"]) if own.get("peak_memory") else None,
-            "cpu time": format_duration(own["cpu_seconds"]) if own.get("cpu_seconds") else None,
+            "peak memory": format_size(memory) if memory and isinstance(memory, int) else None,
+            "cpu time": format_duration(cpu) if cpu and isinstance(cpu, int | float) else None,
         }
         return {name: str(value) for name, value in found.items() if value not in (None, "")}
 
@@ -120,5 +121,15 @@ def _exit(own: Mapping[str, Any]) -> str | None:
     return None if own.get("exit_code") is None else f"code {own['exit_code']}"
 
 
+def _listed(resources: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in resources.items() if value)
+
+
 def _moment(time: float | None) -> str | None:
-    return None if time is None else datetime.fromtimestamp(time).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+    """None also for a time that no calendar has: a record holds what its sender wrote."""
+    if time is None:
+        return None
+    try:
+        return datetime.fromtimestamp(time).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+    except (OverflowError, OSError, ValueError):
+        return None

@@ -54,6 +54,7 @@ class QueueFigures:
 class Standing:
     """How things stand at the moment of a scrape."""
 
+    host: str
     total: Capacity
     free: Capacity
     draining: bool
@@ -65,8 +66,7 @@ class Standing:
 class Metrics:
     """A reporter that counts; `exposition` writes all figures as Prometheus reads them."""
 
-    def __init__(self, host: str) -> None:
-        self._host = host
+    def __init__(self) -> None:
         self._stages: dict[str, tuple[str, float]] = {}
         self._ended = dict.fromkeys(Reason, 0)
         self._completed: dict[tuple[str, str], int] = {}
@@ -103,7 +103,7 @@ class Metrics:
     def exposition(self, standing: Standing) -> bytes:
         """Everything, in the text format (`CONTENT_TYPE`)."""
         now = CollectorRegistry()
-        now.register(_Collected([*_standing(self._host, standing), self._attempts(), self._completions()]))
+        now.register(_Collected([*_standing(standing), self._attempts(), self._completions(standing.host)]))
         return generate_latest(self._registry) + generate_latest(now)
 
     def _enter(self, key: str, stage: str, at: float) -> None:
@@ -134,11 +134,11 @@ class Metrics:
             family.add_metric((reason.value,), count)
         return family
 
-    def _completions(self) -> Metric:
+    def _completions(self, host: str) -> Metric:
         """Without the experiment's key: a series per experiment would stay for ever."""
         family = UnknownMetricFamily("runner_project_completed", "Experiments that are over.", labels=_PROJECT)
         for (project, queue), count in self._completed.items():
-            family.add_metric((self._host, project, "", queue_type(queue), queue), count)
+            family.add_metric((host, project, "", queue_type(queue), queue), count)
         return family
 
 
@@ -157,10 +157,10 @@ def queue_type(queue: str) -> str:
     return queue.partition("_")[0]
 
 
-def _standing(host: str, standing: Standing) -> Iterator[Metric]:
+def _standing(standing: Standing) -> Iterator[Metric]:
     yield from _machine(standing)
-    yield _running(host, standing.running)
-    yield from _queues(host, standing.queues)
+    yield _running(standing.host, standing.running)
+    yield from _queues(standing.host, standing.queues)
     cache = standing.environments
     name = "studio_runner_environment_cache"
     yield CounterMetricFamily(f"{name}_hits", "Environments that were there already.", cache.hits)

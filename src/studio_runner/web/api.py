@@ -1,5 +1,6 @@
 """The handlers: requests in, answers out."""
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -137,7 +138,7 @@ async def _details(record: Record) -> Details:
 
 
 def _experiment_page(record: Record, about: Details, running: Running | None) -> str:
-    fields = {name: without_secrets(value) for name, value in about.fields(pages.now()).items()}
+    fields = {name: without_secrets(value) for name, value in about.fields(time.time()).items()}
     return pages.experiment(line_of(record), fields, about.artifacts, running)
 
 

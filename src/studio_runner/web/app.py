@@ -15,7 +15,6 @@ from studio_runner.errors import StudioRunnerError
 from studio_runner.queues.local import LocalBroker
 from studio_runner.reports.prometheus import Metrics
 from studio_runner.runner.daemon import Tally, opened_daemon
-from studio_runner.runner.host import identify
 from studio_runner.web.api import Api
 from studio_runner.web.binding import Listening
 from studio_runner.web.events import Events
@@ -67,7 +66,7 @@ async def _problem(request: Request, error: Exception) -> Response:
 
 async def serve(settings: Settings, listening: Listening) -> Tally:
     """The daemon, as `runner.daemon.serve` has it, with its HTTP side in the same event loop."""
-    events, metrics = Events(), Metrics(identify().host)
+    events, metrics = Events(), Metrics()
     access = Access(listening.names, listening.remote, settings.http.token)
     async with (
         opened_daemon(settings, [metrics, events]) as daemon,

@@ -149,6 +149,7 @@ class Overview:
         ledger, counts = self.daemon.host.ledger, self.daemon.counts
         cache = await self.daemon.host.environments.usage()
         return Standing(
+            host=self.daemon.host.identity.host,
             total=ledger.total,
             free=ledger.free,
             draining=self.daemon.draining,

@@ -6,7 +6,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from studio_runner.errors import ConfigError, NotFoundError, StudioRunnerError, UsageError
+from studio_runner.errors import NotFoundError, StudioRunnerError, UsageError
 from studio_runner.messages.secrets import mask_urls
 from studio_runner.web import pages
 from studio_runner.web.answers import json_answer
@@ -32,7 +32,6 @@ _STATUS: dict[type[StudioRunnerError], HTTPStatus] = {
     BadRequestError: HTTPStatus.BAD_REQUEST,
     UnknownCallerError: HTTPStatus.UNAUTHORIZED,
     ForbiddenError: HTTPStatus.FORBIDDEN,
-    ConfigError: HTTPStatus.FORBIDDEN,
     NotFoundError: HTTPStatus.NOT_FOUND,
     MisdirectedError: HTTPStatus.MISDIRECTED_REQUEST,
 }
