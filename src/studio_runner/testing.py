@@ -72,8 +72,9 @@ class Installation:
                 member.size = len(data)
                 archive.addfile(member, io.BytesIO(data))
         path = self.store / "blobstore" / f"{hashlib.sha256(buffer.getvalue()).hexdigest()}.tar"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(buffer.getvalue())
+        if not path.exists():  # another experiment may be reading it
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(buffer.getvalue())
         return path
 
     def request(
