@@ -30,6 +30,8 @@ STATUS, RESULTS, METADATA, OUTPUT = "_status", "_results", "_metadata", "output"
 DOCUMENTS = frozenset({STATUS, RESULTS, METADATA})
 RESULTS_FILE, STATUS_FILE = "_results.json", "status.json"
 STATUS_LIMIT = 1 << 20
+CLOCK_SKEW = 5.0
+"""Seconds by which the clocks of a store and of a client may differ."""
 UPLOAD_WAITS = (0.5, 2.0)
 """Seconds before an upload that failed for the store's sake is tried again."""
 
@@ -54,6 +56,7 @@ class Artifacts:
     def __init__(self, request: Request, directory: Path, number: int) -> None:
         self._directory = directory
         self._number = number
+        self._submitted = request.experiment.time_added or 0.0
         self._places = {
             label: Place(artifact, *open_store(artifact.location), directory / label)
             for label, artifact in request.artifacts.items()
@@ -139,7 +142,7 @@ class Artifacts:
     def stop_watch(self) -> "StopWatch | None":
         """Reads `_status`, where the message names it."""
         place = self._places.get(STATUS)
-        return StopWatch(place) if place else None
+        return StopWatch(place, self._submitted) if place else None
 
     def addresses(self) -> dict[str, str]:
         """Label to address, without what opens it."""
@@ -151,10 +154,14 @@ class Artifacts:
 
 
 class StopWatch:
-    """Looks whether the experimenter asked for a stop; reads the object only when it changed."""
+    """Looks whether the experimenter asked for a stop; reads the object only when it changed.
 
-    def __init__(self, place: Place) -> None:
+    A request from before the experiment was submitted (`since`, Unix time) was for another run under the same key.
+    """
+
+    def __init__(self, place: Place, since: float) -> None:
         self._place = place
+        self._since = since
         self._seen = ""
 
     async def requested(self) -> bool:
@@ -162,7 +169,7 @@ class StopWatch:
             info = await self._place.store.head(self._place.key)
         except ObjectNotFoundError:
             return False
-        if info.etag == self._seen or info.size > STATUS_LIMIT:
+        if info.etag == self._seen or info.size > STATUS_LIMIT or info.modified < self._since - CLOCK_SKEW:
             return False
         body = b"".join([piece async for piece in self._place.store.get(self._place.key)])
         self._seen = info.etag

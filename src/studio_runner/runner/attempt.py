@@ -10,7 +10,7 @@ import json
 import logging
 import time
 from collections.abc import Coroutine, Mapping
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +44,8 @@ class Attempt:
     def __init__(self, host: Host, delivery: Delivery, admission: Admission) -> None:
         self._host, self._delivery, self._admission = host, delivery, admission
         self._number = delivery.attempts + 1
+        self._starting = ExitStack()
+        self._starting.enter_context(host.starts.under_way())
         self._wish: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
         self.key = admission.request.key if admission.request else "(unreadable)"
         self.trial: Trial | None = None
@@ -59,11 +61,13 @@ class Attempt:
         with concerning(self.key, self._number, self._delivery.queue):
             async with AsyncExitStack() as stack:
                 stack.callback(self._admission.reservation.release)
+                stack.enter_context(self._starting)
                 try:
                     outcome = await self._tried(stack)
                 except Exception as error:  # the one boundary: whatever it was, the message is settled
                     log.exception("the attempt failed unexpectedly")
                     outcome = of_reason(Reason.SYSTEM_ERROR, f"({type(error).__name__}: {error})")
+                    await self._report_unstarted(outcome)
                 await self._settle(outcome)
             log.info("%s: %s", outcome.reason, outcome.sentence)
             return outcome
@@ -83,7 +87,9 @@ class Attempt:
             return outcome
         await self._host.reports.report(Started(trial.subject, trial.started_at))
         outcome = await self._work(trial)
+        self._starting.close()
         self._admission.reservation.release_compute()
+        await self._host.starts.let_pass()
         outcome = await self._finish(trial, outcome)
         await self._report_end(trial.subject, outcome, trial.exit)
         return outcome
@@ -108,6 +114,8 @@ class Attempt:
             output=stack.enter_context(output),
             document=document,
             budget=budget,
+            reservation=self._admission.reservation,
+            starting=self._starting,
             started_at=time.time(),
         )
         trial.describe()
@@ -184,11 +192,13 @@ class Attempt:
     async def _refused(self, error: ExperimentError | None) -> Outcome:
         """The experiment never got a directory: only the record can tell of it."""
         outcome = from_error(error) if error else of_reason(Reason.SYSTEM_ERROR)
-        request = self._admission.request
-        experiment = _experiment(request) if request else _salvage(self._delivery.body)
-        if experiment:
-            await self._report_end(self._subject(experiment, None), outcome, None)
+        await self._report_unstarted(outcome)
         return outcome
+
+    async def _report_unstarted(self, outcome: Outcome) -> None:
+        request = self._admission.request
+        if experiment := _experiment(request) if request else _salvage(self._delivery.body):
+            await self._report_end(self._subject(experiment, None), outcome, None)
 
     def _subject(self, experiment: Mapping[str, Any], place: Path | None) -> Subject:
         return Subject(

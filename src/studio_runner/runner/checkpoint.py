@@ -4,6 +4,7 @@ import asyncio
 import logging
 import time
 from collections import defaultdict
+from collections.abc import Coroutine
 
 from studio_runner.errors import ExperimentError
 from studio_runner.reports.base import Checkpointed
@@ -12,11 +13,9 @@ from studio_runner.runner.trial import Trial
 log = logging.getLogger(__name__)
 
 
-async def checkpoints(trial: Trial) -> None:
-    """For ever, one loop per period: `saveWorkspaceFrequency`, or an artifact's own `saveFrequency`."""
-    async with asyncio.TaskGroup() as group:
-        for period, labels in periods(trial).items():
-            group.create_task(_every(trial, period, labels), name=f"checkpoint every {period:g} s")
+def checkpoints(trial: Trial) -> list[Coroutine[None, None, None]]:
+    """One endless loop per period: `saveWorkspaceFrequency`, or an artifact's own `saveFrequency`."""
+    return [_every(trial, period, labels) for period, labels in periods(trial).items()]
 
 
 def periods(trial: Trial) -> dict[float, list[str]]:

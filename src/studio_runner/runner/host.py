@@ -12,6 +12,7 @@ from studio_runner.machine.ledger import Ledger
 from studio_runner.process.spawn import Spawner
 from studio_runner.reports.base import Reports
 from studio_runner.runner.directory import Premises
+from studio_runner.runner.starts import Starts
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,7 @@ class Host:
     """The runner's own environment; `inherited` is the part of it that every experiment gets."""
     inherited: Mapping[str, str]
     ledger: Ledger
+    starts: Starts
     spawner: Spawner
     environments: EnvironmentProvider
     reports: Reports

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import time
+from collections.abc import Coroutine
 from pathlib import Path
 
 from studio_runner.process.limits import TreeUsage, disk_usage, sample
@@ -12,11 +13,13 @@ from studio_runner.runner.trial import Trial
 METRICS = "_metrics"
 
 
-async def samples(trial: Trial, process: Process) -> None:
-    """For ever, every `saveMetricsFrequency`; nothing when the request names no period or no `_metrics`."""
+def samples(trial: Trial, process: Process) -> list[Coroutine[None, None, None]]:
+    """An endless loop every `saveMetricsFrequency`; none when the request names no period or no `_metrics`."""
     period = trial.request.metrics_period
-    if not period or not trial.artifacts.has(METRICS):
-        return
+    return [_every(trial, process, period)] if period and trial.artifacts.has(METRICS) else []
+
+
+async def _every(trial: Trial, process: Process, period: float) -> None:
     path = trial.directory / METRICS / f"attempt-{trial.subject.number}.jsonl"
     while True:
         await asyncio.sleep(period)

@@ -16,6 +16,7 @@ from studio_runner.reports.records import Records
 from studio_runner.runner.directory import occupied
 from studio_runner.runner.host import Host, Identity
 from studio_runner.runner.recovery import recover
+from studio_runner.runner.starts import Starts
 
 
 @asynccontextmanager
@@ -39,6 +40,7 @@ async def opened_host(
                 variables=variables,
                 inherited=clean_environment(variables),
                 ledger=Ledger(inventory(settings.machine, places.working_dir)),
+                starts=Starts(),
                 spawner=spawner,
                 environments=environments,
                 reports=Reports([Recorder(Records.in_directory(places.store / "db")), *listeners]),

@@ -35,10 +35,12 @@ async def run_script(trial: Trial, environment: Environment) -> Outcome:
             trial.process = process = await trial.host.spawner.spawn(command, writer, Limits())
         finally:
             os.close(writer)
+        trial.starting.close()
         try:
             await _attended(trial, process)
         finally:
             trial.exit = await process.stop(trial.host.settings.experiments.grace)
+            trial.reservation.release_compute()
             trial.describe_end()
     finally:
         await draining
@@ -56,7 +58,7 @@ async def _attended(trial: Trial, process: Process) -> None:
 
 def _beside(trial: Trial, process: Process) -> list[Coroutine[None, None, None]]:
     resources = trial.request.resources
-    found = [checkpoints(trial), samples(trial, process)]
+    found = [*checkpoints(trial), *samples(trial, process)]
     if resources.ram:
         found.append(_memory(process, resources.ram))
     if resources.hdd:

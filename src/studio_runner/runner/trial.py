@@ -2,10 +2,12 @@
 
 import time
 from collections.abc import Iterable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 from studio_runner.environments.base import Environment
+from studio_runner.machine.ledger import Reservation
 from studio_runner.messages.metadata import Document, document_name, iso_time
 from studio_runner.messages.request import Request
 from studio_runner.process.base import Exit
@@ -35,6 +37,9 @@ class Trial:
     output: Output
     document: Document
     budget: DiskBudget
+    reservation: Reservation
+    starting: ExitStack
+    """Closed when the script runs."""
     started_at: float
     stage: str = "prepare"
     process: Process | None = None

@@ -62,11 +62,13 @@ async def lease(delivery: Delivery, period: float) -> None:
 
 async def disk(directory: Path, limit: int) -> None:
     """`hdd`, over all that is in the attempt's directory; looks more often the nearer it gets."""
+    pause = 0.25
     while True:
+        await asyncio.sleep(pause)
         started = time.monotonic()
         used = await asyncio.to_thread(disk_usage, directory)
         if used > limit:
             detail = f"It asked for {format_size(limit)} (hdd) and had {format_size(used)} on disk."
             raise Halt(of_reason(Reason.DISK_EXCEEDED, detail))
         cost = time.monotonic() - started
-        await asyncio.sleep(max(20 * cost, 0.25 if used > limit / 2 else 1.0))
+        pause = max(20 * cost, 0.25 if used > limit / 2 else 1.0)
