@@ -30,6 +30,7 @@ async def deliver(trial: Trial, outcome: Outcome, is_final: Callable[[Outcome], 
     patience = trial.host.settings.experiments.finish_timeout
     try:
         async with asyncio.timeout(patience):
+            await _require_lease(trial)
             outcome = await _bring_home(trial, outcome)
             await _require_lease(trial)
             if is_final(outcome):
