@@ -103,10 +103,10 @@ class Artifacts:
             for place in chosen
         ]
 
-    async def upload(self, labels: Iterable[str], metadata: tuple[str, bytes]) -> None:
-        """Bring the named ones back, those that changed, and the metadata document (its file name and its content);
-        what may pass is tried again."""
-        uploads, puts = [self._uploads[label] for label in labels], self._metadata(*metadata)
+    async def upload(self, labels: Iterable[str], metadata: Mapping[str, bytes]) -> None:
+        """Bring the named ones back, those that changed, and the metadata documents (content by file name); what
+        may pass is tried again."""
+        uploads, puts = [self._uploads[label] for label in labels], self._metadata(metadata)
         for wait in UPLOAD_WAITS:
             try:
                 await upload_all(uploads, puts)
@@ -117,11 +117,12 @@ class Artifacts:
                 return
         await upload_all(uploads, puts)
 
-    def _metadata(self, name: str, document: bytes) -> list[Put]:
-        """The document is an object of its own under `metadata/`, beside the artifacts."""
+    def _metadata(self, documents: Mapping[str, bytes]) -> list[Put]:
+        """Each document is an object of its own under `metadata/`, beside the artifacts."""
         if not (place := self._places.get(METADATA)):
             return []
-        return [Put(place.store, posixpath.join(posixpath.dirname(place.key), "metadata", name), document)]
+        folder = posixpath.join(posixpath.dirname(place.key), "metadata")
+        return [Put(place.store, posixpath.join(folder, name), content) for name, content in documents.items()]
 
     async def put_results(self, document: Mapping[str, Any]) -> None:
         """The last word, visible only when it is whole."""

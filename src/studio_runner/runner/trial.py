@@ -47,8 +47,13 @@ class Trial:
 
     async def upload(self, labels: Iterable[str]) -> None:
         """Bring these artifacts back as they are now, and the metadata document."""
-        name = document_name(self.subject.host, self.started_at)
-        await self.artifacts.upload(labels, (name, self.document.to_json()))
+        await self.artifacts.upload(labels, self._metadata())
+
+    def _metadata(self) -> dict[str, bytes]:
+        """The document by its file name; nothing where metadata is off."""
+        if not self.host.settings.experiments.generate_metadata:
+            return {}
+        return {document_name(self.subject.host, self.started_at): self.document.to_json()}
 
     def describe(self) -> None:
         """What the runner knows from the start, into the metadata document."""
