@@ -198,10 +198,13 @@ def test_an_archive_larger_than_the_disk_that_was_asked_for(place, told):
     told(key, "disk_exceeded", "workspace", "2,000,000 were asked for (hdd)")
 
 
-def test_arguments_that_no_program_can_be_given(place, told):
+def test_arguments_that_no_program_can_be_given(place, until):
     key = place.submit(HELLO, args=["x" * 200_000])
-    results = place.ended(key)["studio_runner"]
-    assert results["reason"] == "invalid_message"
+    assert place.ended(key)["studio_runner"]["reason"] == "invalid_message"
+    (letter,) = until(lambda: [found for found in place.dead_letters() if key.encode() in found["body"]])
+    assert "$.experiment.args" in letter["reason"]
+    assert place.results(key).sentence in letter["reason"]
+    assert "[studio-runner] invalid_message: $.experiment.args" in place.output(key)
 
 
 def test_what_can_never_fit_is_left_to_others_and_said_once(place, until):
