@@ -2,6 +2,7 @@
 
 import io
 import os
+import select
 import signal
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -116,12 +117,12 @@ def _leaves(error: BaseException) -> Iterator[BaseException]:
 
 def _reader_gone() -> bool:
     """Whether it was the reader of our output that broke the pipe; if so, nobody is told of it again."""
-    try:
-        sys.stdout.flush()
-    except BrokenPipeError:
-        discard_output()
-        return True
-    return False
+    poll = select.poll()
+    poll.register(sys.stdout.fileno(), 0)  # a write may have failed and left nothing behind to try again
+    if not poll.poll(0):
+        return False
+    discard_output()
+    return True
 
 
 def _bug(error: Exception, session: Session) -> int:
