@@ -51,8 +51,8 @@ def runs(tally):
 
 def assert_nothing_left(place):
     assert place.waiting() == []
-    assert list((place.queue_root / "local_test").rglob("*claimed*/*")) == []
-    assert list(place.attempts.iterdir()) == []
+    assert place.claimed() == []
+    assert place.leftovers() == []
     assert tagged_processes(place.home) == []
     assert list((place.home / "runner" / "runners").iterdir()) == []
 

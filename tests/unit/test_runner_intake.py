@@ -29,7 +29,7 @@ def body(document):
     return json.dumps(document).encode()
 
 
-def intake(total=TOTAL, tasks=0, interval=0.0, cpu_only=False):
+def intake(total=TOTAL, *, tasks=0, interval=0.0, cpu_only=False):
     ledger = Ledger(total)
     return Intake(ledger, Quota(tasks, interval), cpu_only=cpu_only), ledger
 
