@@ -55,7 +55,9 @@ async def test_a_release_wakes_whoever_waits():
     await asyncio.wait_for(ledger.released(ledger.releases - 1), 5)
 
 
-@given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 9000), st.integers(0, 120), st.booleans()), max_size=60))
+@given(
+    st.lists(st.tuples(st.integers(0, 5), st.integers(0, 9000), st.integers(0, 120), st.booleans()), max_size=60)
+)
 def test_never_more_than_there_is_and_nothing_lost(steps):
     ledger = Ledger(TOTAL)
     held = []
