@@ -16,6 +16,7 @@ from studio_runner.reports.records import Records
 from studio_runner.runner.directory import occupied
 from studio_runner.runner.host import Host, Identity
 from studio_runner.runner.recovery import recover
+from studio_runner.runner.scatter import scatter
 from studio_runner.runner.starts import Starts
 
 
@@ -28,6 +29,8 @@ async def opened_host(
     places.working_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     with occupied(places.working_dir, identity.runner) as premises:
         await recover(places.working_dir)
+        scatter(places.working_dir / "experiments")
+        scatter(places.store / "experiments")
         variables = dict(os.environ)
         async with (
             Spawner() as spawner,
