@@ -153,7 +153,13 @@ print(json.dumps({
     }
     assert int(status["SigBlk"], 16) == 0
     interpreters_own = (1 << signal.SIGPIPE - 1) | (1 << signal.SIGXFSZ - 1)
-    assert int(status["SigIgn"], 16) & ~interpreters_own == 0
+    assert ignored(status["SigIgn"]) & ~interpreters_own == 0
+
+
+def ignored(mask):
+    """The set of ignored signals, without the two that belong to the C library: nobody can change those, and some
+    parent of the tests may have left them ignored."""
+    return int(mask, 16) & ~(1 << 32 - 1 | 1 << 33 - 1)
 
 
 async def test_signals_that_the_runner_ignores_are_not_ignored_by_the_script():
@@ -167,7 +173,7 @@ async def test_signals_that_the_runner_ignores_are_not_ignored_by_the_script():
         signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGUSR2])
         for number, handler in before.items():
             signal.signal(number, handler)
-    assert output.split() == [b"SigIgn:", b"0" * 16]
+    assert ignored(output.split()[1]) == 0
 
 
 async def test_limits_hold_for_the_script(spawner):
