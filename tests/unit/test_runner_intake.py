@@ -119,3 +119,28 @@ async def test_starts_keep_their_distance():
     await asyncio.sleep(0.01)
     assert not opening.done()
     opening.cancel()
+
+
+def test_a_refused_message_is_taken_when_its_turn_comes_and_when_its_lifetime_is_over():
+    gate, ledger = intake()
+    first = gate.admit("local_q", body(message("a", cpus=3)))
+    assert first
+    big = message("b", cpus=2)
+    waiting = body(big)
+    assert gate.admit("local_q", waiting) is None
+    assert gate.admit("local_q", waiting) is None
+    first.release()
+    second = gate.admit("local_q", waiting)
+    assert second
+    assert second.request.key == "b"
+    second.release()
+
+    held = gate.admit("local_q", body(message("c", cpus=3)))
+    assert held
+    big["experiment"]["time_added"] = time.time() - 10
+    big["config"]["experimentLifetime"] = "10.2s"
+    fading = body(big)
+    assert gate.admit("local_q", fading) is None
+    time.sleep(0.25)
+    assert gate.admit("local_q", fading), "what is over needs no room"
+    assert ledger.free.cores == 1

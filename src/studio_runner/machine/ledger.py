@@ -41,9 +41,14 @@ class Ledger:
         """How often something was given back so far."""
         self._release = asyncio.Event()
 
+    def fits(self, need: Capacity) -> bool:
+        """Whether `need` is free now."""
+        free = self.free
+        return need.cores <= free.cores and need.memory <= free.memory and need.disk <= free.disk
+
     def reserve(self, need: Capacity) -> Reservation | None:
         """Take `need` off what is free, or None when it does not fit now."""
-        if need.cores > self.free.cores or need.memory > self.free.memory or need.disk > self.free.disk:
+        if not self.fits(need):
             return None
         self.free = _minus(self.free, need)
         return Reservation(need, self._freed)

@@ -7,10 +7,9 @@ attempt can set it aside; what can never fit here is left to other runners and s
 import asyncio
 import logging
 import time
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import lru_cache
 
 from studio_runner.errors import InvalidMessageError
 from studio_runner.machine.inventory import Capacity
@@ -20,10 +19,7 @@ from studio_runner.messages.request import Request, parse_request
 log = logging.getLogger(__name__)
 
 REMEMBERED = 10_000
-"""Experiments that were said not to fit here, so that each is said once."""
-
-RECALLED_SIZE = 1 << 17
-"""Bytes of the longest message that is kept as read."""
+"""Experiments that were refused or said never to fit, so that each is read, and said, once."""
 
 
 @dataclass(frozen=True)
@@ -54,21 +50,23 @@ def never_fits(request: Request, ledger: Ledger, *, cpu_only: bool) -> list[str]
     return ledger.shortfalls(need_of(request)) + gpus
 
 
-def _read(body: bytes) -> Request | InvalidMessageError:
-    """The same waiting message is looked at many times before its turn comes; a giant is read anew each time."""
-    return _remembered(body) if len(body) < RECALLED_SIZE else _parse(body)
+class Refused:
+    """Messages that stay where they are: what each needs, and until when. The same message is looked at many times
+    before its turn comes, and need not be read for that."""
 
+    def __init__(self) -> None:
+        self._entries: OrderedDict[tuple[int, int], tuple[Capacity, float]] = OrderedDict()
 
-@lru_cache(maxsize=64)
-def _remembered(body: bytes) -> Request | InvalidMessageError:
-    return _parse(body)
+    def add(self, body: bytes, request: Request) -> None:
+        deadline = request.lifetime_deadline or float("inf")
+        self._entries[len(body), hash(body)] = need_of(request), deadline
+        if len(self._entries) > REMEMBERED:
+            self._entries.popitem(last=False)
 
-
-def _parse(body: bytes) -> Request | InvalidMessageError:
-    try:
-        return parse_request(body)
-    except InvalidMessageError as error:
-        return error
+    def still(self, body: bytes, free: Ledger) -> bool:
+        """The message was refused before, and nothing has changed that."""
+        need, deadline = self._entries.get((len(body), hash(body)), (NOTHING, 0.0))
+        return deadline > time.time() and not free.fits(need)
 
 
 class Quota:
@@ -123,6 +121,7 @@ class Intake:
     def __init__(self, ledger: Ledger, quota: Quota, *, cpu_only: bool) -> None:
         self._ledger, self._quota, self._cpu_only = ledger, quota, cpu_only
         self._told: set[str] = set()
+        self._refused = Refused()
         self.counts = QueueCounts()
 
     @property
@@ -153,12 +152,18 @@ class Intake:
     def _decide(self, queue: str, body: bytes) -> Admission | None:
         if self._quota.spent or self._quota.wait or not self._ledger.free.cores:
             return None
-        request = _read(body)
-        if isinstance(request, InvalidMessageError):
-            return self._take(None, request, NOTHING)
+        if self._refused.still(body, self._ledger):
+            return None
+        try:
+            request = parse_request(body)
+        except InvalidMessageError as error:
+            return self._take(None, error, NOTHING)
         if _over(request):
             return self._take(request, None, NOTHING)
-        return self._admit_readable(queue, request)
+        admission = self._admit_readable(queue, request)
+        if admission is None:
+            self._refused.add(body, request)
+        return admission
 
     def _admit_readable(self, queue: str, request: Request) -> Admission | None:
         if why_never := never_fits(request, self._ledger, cpu_only=self._cpu_only):
