@@ -41,7 +41,7 @@ format: setup-dev
 	$(BIN)/ruff format
 
 bench: setup-dev
-	$(BIN)/python -m bench
+	$(BIN)/python -m bench --write
 
 docs: setup-dev                      ## the generated parts of docs/reference
 	$(BIN)/python scripts/generate_reference.py

@@ -5,7 +5,7 @@ import os
 import sys
 import weakref
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -78,13 +78,22 @@ class VirtualenvProvider:
 
     async def __aenter__(self) -> Self:
         self._housekeeper.tidy()
+        self._looking = asyncio.create_task(self._look_around(), name="find interpreters")
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        self._looking.cancel()
+        with suppress(asyncio.CancelledError):
+            await self._looking
         await self._compiler.close()
         await self._housekeeper.close()
+
+    async def _look_around(self) -> None:
+        """Ask the interpreters of this machine now, so that the first experiment need not wait for it."""
+        with suppress(OSError):  # whoever needs one will say it
+            await self.interpreters.all()
 
     async def compiled(self) -> None:
         """Until no environment is being compiled in the background."""
