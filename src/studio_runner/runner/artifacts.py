@@ -21,7 +21,7 @@ from studio_runner.messages.request import Request
 from studio_runner.messages.results import Results, parse_results, stop_requested
 from studio_runner.storage.base import Store
 from studio_runner.storage.budget import DiskBudget
-from studio_runner.storage.registry import open_store
+from studio_runner.storage.registry import Stores
 from studio_runner.storage.transfer import Fetch, Put, Removal, Upload, fetch_all, upload_all
 
 log = logging.getLogger(__name__)
@@ -57,8 +57,9 @@ class Artifacts:
         self._directory = directory
         self._number = number
         self._submitted = request.experiment.time_added or 0.0
+        stores = Stores()
         self._places = {
-            label: Place(artifact, *open_store(artifact.location), directory / label)
+            label: Place(artifact, *stores.open(artifact.location), directory / label)
             for label, artifact in request.artifacts.items()
         }
         self._uploads = {

@@ -196,7 +196,9 @@ class FileStore:
     def _open(self, key: str, place: _Place) -> int:
         try:
             return os.open(place.path, _READ)
-        except OSError:
+        except FileNotFoundError:
+            raise
+        except OSError:  # a link, for one
             real = os.path.realpath(place.path)
             if real == place.path:
                 raise
