@@ -1,33 +1,37 @@
 """Trivial experiments per second, beside bare spawning of the same script, as many at a time."""
 
+import statistics
 import subprocess
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 from bench.result import Result
-from bench.rig import MARK, clean_interpreter, running
+from bench.rig import MARK, clean_interpreter, running, spread
 from studio_runner.testing import Installation, installation
 
 SHARE = 0.6
 
 
 def run(scale: float) -> Iterator[Result]:
-    amount = max(40, int(400 * scale))
+    amount, rounds = max(40, int(250 * scale)), max(1, round(5 * scale))
     for cores in (1, 2):
-        with installation() as made:
-            bare = _bare(made, amount, cores)
-            ours = _ours(made, amount, cores)
+        bare, ours = [], []
+        for _ in range(rounds):  # in turns, so that the machine's moods meet both
+            with installation() as made:
+                bare.append(_bare(made, amount, cores))
+                ours.append(_ours(made, amount, cores))
+        ratio = statistics.median(ours) / statistics.median(bare)
         yield Result(
             name=f"trivial experiments per second, {cores} at a time",
-            value=ours,
+            value=statistics.median(ours),
             unit="1/s",
-            bare=bare,
+            bare=statistics.median(bare),
             bare_name="bare spawns",
-            ratio=ours / bare,
+            ratio=ratio,
             target=f">= {SHARE:g} x bare",
-            met=ours >= SHARE * bare,
-            detail={"n": amount},
+            met=ratio >= SHARE,
+            detail={**spread(ours), "bare_min": min(bare), "bare_max": max(bare)},
         )
 
 
@@ -54,10 +58,16 @@ def _ours(made: Installation, amount: int, cores: int) -> float:
         started = time.time()
         for _, body in messages:
             made.publish(body)
-        last = max(_finished(made, key) for key, _ in messages)
-        return amount / (last - started)
+        return amount / (_last_results(made, [key for key, _ in messages]) - started)
 
 
-def _finished(made: Installation, key: str) -> float:
-    made.wait(key)
-    return made.stored(key, "_results").stat().st_mtime
+def _last_results(made: Installation, keys: list[str]) -> float:
+    """When the last results were stored. Looks rarely: whoever looks takes the processor from what is measured."""
+    missing = {made.stored(key, "_results") for key in keys}
+    finished = 0.0
+    while missing:
+        time.sleep(0.05)
+        there = {path for path in missing if path.exists()}
+        missing -= there
+        finished = max([finished, *(path.stat().st_mtime for path in there)])
+    return finished
