@@ -80,6 +80,7 @@ class Runner:
 
     def let_end(self, key):
         """The script of this experiment has waited long enough."""
+        until(lambda: self.experiment(key)["record"]["studio_runner"].get("directory"))
         directory = Path(self.experiment(key)["record"]["studio_runner"]["directory"])
         (directory / "modeldir" / "enough").touch()
 

@@ -192,3 +192,11 @@ def test_a_check_that_breaks_does_not_stop_the_others(here, monkeypatch):
 
     assert (first.state, first.subject) == (State.PROBLEM, "broken")
     assert second.subject == "open files"
+
+
+def test_a_default_index_that_does_not_answer_is_a_problem_in_the_words_of_uv(here):
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        port = closed.getsockname()[1]
+    found = python.indexes(here(ALL_PROXY=f"http://127.0.0.1:{port}", UV_HTTP_TIMEOUT="2", UV_HTTP_RETRIES="0"))
+    assert any("default index does not answer" in finding.sentence for finding in problems(found))

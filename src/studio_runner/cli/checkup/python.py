@@ -26,8 +26,6 @@ PATIENCE = 5.0
 SKEW = 60.0
 """Seconds the clock may be wrong before certificates and lifetimes suffer."""
 
-_PYPI = "https://index.invalid/simple"
-
 
 def interpreters(here: Here) -> Iterator[Finding]:
     """Versions that experiments can ask for."""
@@ -63,8 +61,42 @@ def indexes(here: Here) -> Iterator[Finding]:
         places = ", ".join(map(mask_url, sources.find_links)) or "nowhere"
         yield ok("index", f"none is used; packages come from {places}")
         return
-    for address in (sources.default or _PYPI, *sources.extra):
-        yield from _index(address, configured.transport)
+    if not sources.default:
+        yield from _default_index(here)
+    for address in (sources.default, *sources.extra):
+        if address:
+            yield from _index(address, configured.transport)
+
+
+def _default_index(here: Here) -> Iterator[Finding]:
+    """None is configured, so uv asks the one that it knows; it is the one who can say whether that answers."""
+    argv = [sys.executable, "-m", "uv", "pip", "compile", "--quiet", "--no-cache", "--no-deps", "--no-header", "-"]
+    try:
+        subprocess.run(
+            argv,
+            input="pip",
+            capture_output=True,
+            text=True,
+            timeout=3 * PATIENCE,
+            check=True,
+            env={**here.environ},
+        )
+    except subprocess.CalledProcessError as error:
+        said = (error.stderr.strip().splitlines() or ["it gives no reason"])[0]
+        yield _unreachable(f"uv's default index does not answer: {mask_url(said)}")
+    except (OSError, subprocess.TimeoutExpired) as error:
+        yield _unreachable(f"uv's default index does not answer: {error}")
+    else:
+        yield ok("index", "uv's default index answers")
+
+
+def _unreachable(what: str) -> Finding:
+    return problem(
+        "index",
+        what,
+        "Name one that does in pip.conf or PIP_INDEX_URL, or set a proxy. "
+        "Experiments without requirements, and those whose environment is in the cache, run all the same.",
+    )
 
 
 def _index(address: str, transport: Transport) -> Iterator[Finding]:
@@ -78,12 +110,7 @@ def _index(address: str, transport: Transport) -> Iterator[Finding]:
         status, headers = _ask(address, transport)
     except (OSError, HTTPException, ValueError) as error:
         reason = getattr(error, "reason", error)
-        yield problem(
-            "index",
-            f"{shown} does not answer: {reason}",
-            "Name one that does in pip.conf or PIP_INDEX_URL, or set a proxy. "
-            "Experiments without requirements, and those whose environment is in the cache, run all the same.",
-        )
+        yield _unreachable(f"{shown} does not answer: {reason}")
         return
     if status in (401, 403):
         yield problem(
