@@ -1,10 +1,8 @@
 """Stopping an experiment: off its queue while it waits, by its `_status` artifact while it runs."""
 
-import io
 import json
-import tarfile
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
 from enum import StrEnum
 from typing import Any
 
@@ -13,6 +11,7 @@ from studio_runner.messages.artifact import Artifact
 from studio_runner.queues.base import QueueKeeper
 from studio_runner.reports.records import OWN, Record, Records
 from studio_runner.storage.registry import open_store
+from studio_runner.storage.transfer import put_document
 
 STATUS = "_status"
 
@@ -45,27 +44,10 @@ async def ask(record: Record) -> None:
         return
     artifact = Artifact.model_validate({**raw, "label": STATUS})
     store, key = open_store(artifact.location)
-    await store.put(key, _once(_wish(record.key, artifact)))
-
-
-def _wish(key: str, artifact: Artifact) -> bytes:
-    body = json.dumps({"key": key, "status": "stopped"}).encode()
-    return _in_archive("status.json", body) if artifact.unpack else body
-
-
-def _in_archive(name: str, body: bytes) -> bytes:
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w") as archive:
-        header = tarfile.TarInfo(name)
-        header.size = len(body)
-        archive.addfile(header, io.BytesIO(body))
-    return buffer.getvalue()
+    wish = json.dumps({"key": record.key, "status": "stopped"}).encode()
+    await put_document(artifact, store, key, "status.json", wish)
 
 
 def _never_ran() -> dict[str, Any]:
     own = {"reason": Reason.STOPPED.value, "sentence": "It was taken off its queue before it ran."}
     return {"status": "stopped", "time_finished": time.time(), OWN: own}
-
-
-async def _once(body: bytes) -> AsyncIterator[bytes]:
-    yield body

@@ -117,14 +117,6 @@ def disk_usage(directory: Path) -> int:
     return total
 
 
-def out_of_memory_kills() -> int:
-    """How often the kernel has killed for memory on this machine, to compare around a SIGKILL that nobody sent."""
-    for line in _read("/proc/vmstat").splitlines():
-        if line.startswith(b"oom_kill "):
-            return int(line.split()[1])
-    return 0
-
-
 def _status(entry: "os.DirEntry[str]") -> os.stat_result | None:
     try:
         return entry.stat(follow_symlinks=False)

@@ -10,7 +10,7 @@ import json
 import logging
 import posixpath
 import tarfile
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from studio_runner.messages.results import Results, parse_results, stop_requeste
 from studio_runner.storage.base import Store
 from studio_runner.storage.budget import DiskBudget
 from studio_runner.storage.registry import Stores
-from studio_runner.storage.transfer import Fetch, Put, Removal, Upload, fetch_all, upload_all
+from studio_runner.storage.transfer import Fetch, Put, Removal, Upload, fetch_all, put_document, upload_all
 
 log = logging.getLogger(__name__)
 
@@ -129,7 +129,7 @@ class Artifacts:
         """The last word, visible only when it is whole."""
         if place := self._places.get(RESULTS):
             body = json.dumps(document, indent=1).encode()
-            await place.store.put(place.key, _once(_wrapped(place, RESULTS_FILE, body)))
+            await put_document(place.artifact, place.store, place.key, RESULTS_FILE, body)
 
     async def earlier_results(self) -> Results | None:
         """What an attempt before this one delivered as its last word, if it came so far."""
@@ -176,22 +176,6 @@ class StopWatch:
         body = b"".join([piece async for piece in self._place.store.get(self._place.key)])
         self._seen = info.etag
         return stop_requested(_unwrapped(body, STATUS_FILE))
-
-
-async def _once(body: bytes) -> AsyncIterator[bytes]:
-    yield body
-
-
-def _wrapped(place: Place, name: str, body: bytes) -> bytes:
-    """A document as its artifact wants it: in an archive, or bare."""
-    if not place.artifact.unpack:
-        return body
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as archive:
-        member = tarfile.TarInfo(name)
-        member.size, member.mode = len(body), 0o644
-        archive.addfile(member, io.BytesIO(body))
-    return buffer.getvalue()
 
 
 def _unwrapped(body: bytes, name: str) -> bytes:

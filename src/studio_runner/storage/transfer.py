@@ -25,7 +25,7 @@ from studio_runner.errors import (
     UnauthorisedError,
 )
 from studio_runner.messages.artifact import Artifact
-from studio_runner.storage.archive import GivenUpError, Note, Unpacker, pack
+from studio_runner.storage.archive import GivenUpError, Note, Unpacker, pack, pack_file
 from studio_runner.storage.base import ObjectInfo, Store
 from studio_runner.storage.blocking import BlockingStore, blocking
 from studio_runner.storage.budget import DiskBudget
@@ -149,6 +149,13 @@ def _written(store: BlockingStore, put: Put) -> bool:
 
 async def _whole(body: bytes) -> AsyncIterator[bytes]:
     yield body
+
+
+async def put_document(artifact: Artifact, store: Store, key: str, name: str, body: bytes) -> None:
+    """Store an artifact that is one document: bare, or as the file `name` in an archive where the artifact is to be
+    unpacked. Errors are those of `Store.put`."""
+    content = pack_file(name, body, Compression.of_name(key)) if artifact.unpack else body
+    await store.put(key, _whole(content))
 
 
 async def fetch(
