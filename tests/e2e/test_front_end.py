@@ -170,6 +170,8 @@ def test_interrupting_run_twice_kills_what_will_not_stop_and_keeps_its_results(u
     process.send_signal(signal.SIGINT)
     while "stopping" not in process.stderr.readline():
         assert process.poll() is None
+    while "still running" not in process.stdout.readline():  # it has not stopped, nor will it
+        assert process.poll() is None
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130

@@ -24,7 +24,7 @@ from studio_runner.cli.experiments import (
 from studio_runner.cli.options import with_settings
 from studio_runner.cli.session import Session
 from studio_runner.config.settings import LimitSettings, Settings
-from studio_runner.errors import ExitCode, Reason, UsageError
+from studio_runner.errors import Reason, UsageError
 
 if TYPE_CHECKING:
     from studio_runner.client.submit import Desk, Order
@@ -189,12 +189,11 @@ def _say_end(record: "Record", desk: "Desk") -> None:
 
 
 def _exit_code(record: "Record") -> int:
-    """The script's own, 128 + signal; 130 after Ctrl-C; otherwise whether it completed."""
-    code, number = record.own.get("exit_code"), record.own.get("signal")
+    """130 after Ctrl-C, else what `exec` would return: the script's own, or what the reason says."""
+    from studio_runner.runner.outcome import Outcome
+
     if record.reason == Reason.STOPPED:
         return 128 + signal.SIGINT
-    if isinstance(code, int):
-        return code
-    if isinstance(number, int):
-        return 128 + number
-    return ExitCode.DONE if record.reason == Reason.COMPLETED else ExitCode.FAILED
+    reason = Reason(record.reason or Reason.SYSTEM_ERROR)
+    code, number = record.own.get("exit_code"), record.own.get("signal")
+    return Outcome(reason, "", exit_code=code, signal=number).script_exit
