@@ -439,12 +439,12 @@ async def test_the_first_runner_makes_the_root_for_its_user_alone(root):
 
 async def test_new_and_deleted_queues_are_noticed(broker, root, notification):
     assert list(await broker.queues()) == []
-    changed = asyncio.ensure_future(broker.queues_changed())
+    changed = asyncio.ensure_future(broker.changed())
     assert not await comes(changed)
     (root / QUEUE).mkdir()
     await asyncio.wait_for(changed, PATIENCE)
     assert list(await broker.queues()) == [QUEUE]
-    changed = asyncio.ensure_future(broker.queues_changed())
+    changed = asyncio.ensure_future(broker.changed())
     assert not await comes(changed)
     (root / QUEUE).rmdir()
     await asyncio.wait_for(changed, PATIENCE)

@@ -93,7 +93,7 @@ def test_our_own_variable_beats_the_reference_name(environ):
         ("QUEUE_ROOT", "/q", "places.queue_root", Path("/q")),
         ("WORKING_DIR", "/w", "places.working_dir", Path("/w")),
         ("CACHE_DIR", "/c", "places.cache_dir", Path("/c")),
-        ("CACHE_SIZE", "10Gb", "caches.environments", 10_000_000_000),
+        ("CACHE_SIZE", "10Gb", "caches.artifacts", 10_000_000_000),
         ("QUEUE_MATCH", "^a", "queues.match", "^a"),
         ("QUEUE_MISMATCH", "^b", "queues.mismatch", "^b"),
         ("MAX_CORES", "3", "machine.max_cores", 3),
@@ -213,13 +213,13 @@ def test_a_secret_is_in_no_message_and_in_no_listing(environ, tmp_path):
 def test_a_variable_that_does_nothing_is_noted(environ):
     environ |= {
         "STUDIO_RUNNER_QUEUE_MACTH": "^x$",
-        "AMQP_URL": "amqp://user:password@broker/",
+        "ENCRYPT_DIR": "/keys/password",
         "STUDIO_RUNNER_PORT_9090_TCP_ADDR": "10.0.0.1",
     }
 
     notes = cascade.load(environ).notes
 
-    assert [re.match(r"\w+", note)[0] for note in notes] == ["STUDIO_RUNNER_QUEUE_MACTH", "AMQP_URL"]
+    assert [re.match(r"\w+", note)[0] for note in notes] == ["ENCRYPT_DIR", "STUDIO_RUNNER_QUEUE_MACTH"]
     assert "did you mean STUDIO_RUNNER_QUEUE_MATCH?" in notes[0]
     assert "password" not in " ".join(notes)
 

@@ -216,7 +216,8 @@ def _value(option: Option, said: _Saying | None, default: object, directories: _
 
 
 def _bad(option: Option, said: _Saying, error: Exception) -> ConfigError:
-    found = MASK if option.secret else _shortened(said.raw)
+    hidden = option.secret or option.kind is kinds.URL  # addresses may hold a password
+    found = MASK if hidden else _shortened(said.raw)
     why = f" ({error})" if type(error) is ValueError and not option.secret else ""
     return ConfigError(
         f"The setting {option.key} ({said.origin}) is {found}{why}: accepted is {option.kind.accepted}"

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from studio_runner.messages import units
+from studio_runner.messages.secrets import mask_urls
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,25 @@ def _path(value: object) -> Path:
     if not text:
         raise ValueError("an empty path")
     return Path(text)
+
+
+def _optional_path(value: object) -> Path | None:
+    return _path(value) if _text(value) else None
+
+
+def _url(value: object) -> str:
+    text = _text(value).strip()
+    scheme, separator, rest = text.partition("://")
+    if text and not (scheme and separator and rest):
+        raise ValueError("no scheme or no host in it")
+    return text
+
+
+def _names(value: object) -> tuple[str, ...]:
+    """A list, or text with commas or blanks between the names."""
+    if isinstance(value, list):
+        return tuple(_text(member) for member in value)
+    return tuple(_text(value).replace(",", " ").split())
 
 
 def _pattern(value: object) -> str:
@@ -102,10 +122,21 @@ def _show_size(value: object) -> str:
     return units.format_size(int(str(value))) if value else "0"
 
 
+def _show_path(value: object) -> str:
+    return "" if value is None else str(value)
+
+
+def _show_names(value: object) -> str:
+    return ", ".join(value) if isinstance(value, tuple) else str(value)
+
+
 _SPELLINGS = "a duration such as 90s, 1h30m or 2d, or a number of seconds"
 
 TEXT = Kind("TEXT", "text", _text)
 PATH = Kind("PATH", "a path", _path)
+OPTIONAL_PATH = Kind("PATH", "a path, or nothing", _optional_path, _show_path)
+URL = Kind("URL", "an address such as SCHEME://HOST[:PORT]/...", _url, lambda value: mask_urls(str(value)))
+NAMES = Kind("NAME,NAME...", "names with commas between them, or a list of names", _names, _show_names)
 PATTERN = Kind("REGEX", "a regular expression", _pattern)
 DURATION = Kind("DURATION", _SPELLINGS, _number(units.parse_duration), _show_duration)
 PERIOD = Kind("DURATION", f"{_SPELLINGS}, at least 50 ms", _number(units.parse_duration, 0.05), _show_duration)
@@ -115,4 +146,5 @@ TIMES = Kind("NUMBER", "a whole number, at least 1", _number(units.parse_count, 
 SWITCH = Kind("true|false", "true or false", _switch, _show_switch)
 ADDRESS = Kind("HOST:PORT", "HOST:PORT, for example 127.0.0.1:9090, or none", _address)
 LEVEL = _choice("debug", "info", "warning", "error")
+HTTP_SCHEME = _choice("http", "https")
 LOG_FORMAT = _choice("text", "json")

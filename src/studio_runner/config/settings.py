@@ -40,11 +40,48 @@ class QueueSettings:
     """Longest time between two looks at a queue directory, for file systems that do not notify."""
     deliveries: int
     """Times a message is tried before infrastructure failures make it a dead letter."""
+    amqp_url: str
+    """RabbitMQ, with user and password; empty: none is served."""
+    amqp_management_url: str
+    """Empty: the port of `amqp_url` + 10000."""
+    amqp_queues: tuple[str, ...]
+    """Served without asking the management API; empty: it is asked."""
+    amqp_ca: Path | None
+    amqp_cert: Path | None
+    amqp_key: Path | None
+    cool_down: float
+    """From a queue's deletion to the stop of its experiments."""
+    sqs_certs: Path | None
+    """Directory with AWS `credentials` and `config` files."""
+    sqs_region: str
+    sqs_endpoint: str
+    sqs_prefix: str
 
     def serves(self, queue: str) -> bool:
         """Whether experiments of a queue of this name are taken."""
         unwanted = self.mismatch and re.search(self.mismatch, queue)
         return not unwanted and not queue.endswith(RESPONSE) and re.search(self.match, queue) is not None
+
+    @property
+    def uses_sqs(self) -> bool:
+        """Whether anything says that SQS is to be served."""
+        return bool(self.sqs_certs or self.sqs_region or self.sqs_endpoint)
+
+
+@dataclass(frozen=True)
+class StorageSettings:
+    """How remote stores are reached."""
+
+    ca: Path | None = None
+    """PEM file, besides the authorities that the machine trusts."""
+    cert: Path | None = None
+    key: Path | None = None
+    scheme: str = "http"
+    """`http` or `https`, for S3 endpoints of which nothing else tells it."""
+    patience: float = 60.0
+    """How long an operation is tried again that may yet succeed."""
+    allow_env_secrets: bool = False
+    """Fall back on the runner's own credentials."""
 
 
 @dataclass(frozen=True)
@@ -95,6 +132,16 @@ class CacheSettings:
     """Byte budgets of what is kept between experiments."""
 
     environments: int
+    artifacts: int
+
+
+@dataclass(frozen=True)
+class ReportSettings:
+    """Who is told of experiments besides their records. All of these are secrets."""
+
+    slack_url: str
+    slack_token: str
+    webhooks: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -122,9 +169,11 @@ class Settings:
 
     places: Places
     queues: QueueSettings
+    storage: StorageSettings
     machine: MachineSettings
     limits: LimitSettings
     experiments: ExperimentSettings
     caches: CacheSettings
+    reports: ReportSettings
     http: HttpSettings
     log: LogSettings

@@ -52,6 +52,11 @@ class Delivery(Protocol):
         ...
 
     @property
+    def redelivered(self) -> bool:
+        """Whether somebody may have had this message before, charged or not: then look before running it again."""
+        ...
+
+    @property
     def ticket(self) -> Ticket:
         """What the gate reserved for it."""
         ...
@@ -62,9 +67,10 @@ class Delivery(Protocol):
         ...
 
     async def ack(self) -> None: ...
-    async def requeue(self, delay: float = 0.0, *, charge: bool = True) -> None:
+    async def requeue(self, delay: float = 0.0, *, charge: bool = True, reason: str = "") -> None:
         """Give the message back, to be delivered again no sooner than `delay` seconds from now.
-        `charge` False leaves `attempts` as it was (planned stops)."""
+        `charge` False leaves `attempts` as it was (planned stops). `reason` (one sentence) stays with the message
+        where the broker can keep it, and is shown with its dead letter."""
         ...
 
     async def dead_letter(self, reason: str) -> None:
@@ -93,6 +99,8 @@ class DeadLetter:
     at: datetime
     attempts: int
     body: bytes
+    history: tuple[str, ...] = ()
+    """What ended the attempts before the last one, as far as it was kept."""
 
 
 class Broker(AbstractAsyncContextManager["Broker"], Protocol):
@@ -100,6 +108,10 @@ class Broker(AbstractAsyncContextManager["Broker"], Protocol):
 
     async def queues(self) -> Sequence[str]:
         """Names of all queues there are now (response queues included; the caller filters)."""
+        ...
+
+    async def changed(self) -> None:
+        """Return once there may be other queues than `queues` returned last."""
         ...
 
     def consume(self, queue: str, gate: Gate) -> AsyncIterator[Delivery]:
@@ -111,7 +123,10 @@ class Broker(AbstractAsyncContextManager["Broker"], Protocol):
 
 
 class QueueKeeper(Protocol):
-    """What people do with queues beyond running them; a broker offers it where it can."""
+    """What people do with queues beyond running them; a broker offers it where it can.
+
+    NotFoundError when the queue does not exist.
+    """
 
     async def status(self, queue: str) -> QueueStatus: ...
     async def dead_letters(self, queue: str) -> Sequence[DeadLetter]: ...

@@ -50,6 +50,10 @@ class LocalDelivery:
         return self._claim.message.attempts
 
     @property
+    def redelivered(self) -> bool:
+        return self.attempts > 0
+
+    @property
     def ticket(self) -> Ticket:
         return self._ticket
 
@@ -79,7 +83,7 @@ class LocalDelivery:
             raise moves.broker_error("removing a finished message", self._claim.place, error) from error
         self._settle()
 
-    async def requeue(self, delay: float = 0.0, *, charge: bool = True) -> None:
+    async def requeue(self, delay: float = 0.0, *, charge: bool = True, reason: str = "") -> None:  # noqa: ARG002
         self._check_open()
         place, path = self._claim.place, self._claim.path
         message = self._claim.message.charged if charge else self._claim.message

@@ -31,7 +31,7 @@ Kept = TypeVar("Kept")
 
 
 class LocalBroker:
-    """A queue root. Opening it touches nothing; the first `consume` or `queues_changed` makes this process one of
+    """A queue root. Opening it touches nothing; the first `consume` or `changed` makes this process one of
     its runners, with a heartbeat and background tasks that end with the context."""
 
     def __init__(self, root: Path, options: LocalQueueOptions | None = None) -> None:
@@ -60,7 +60,7 @@ class LocalBroker:
         self._reported = self._place.queue_names()
         return self._reported
 
-    async def queues_changed(self) -> None:
+    async def changed(self) -> None:
         """Return once there are other queues than `queues` returned last."""
         watch = self._attend().watch
         happened = asyncio.Event()

@@ -90,6 +90,10 @@ class MemoryDelivery:
         return self._message.attempts
 
     @property
+    def redelivered(self) -> bool:
+        return self.attempts > 0
+
+    @property
     def ticket(self) -> Ticket:
         return self._ticket
 
@@ -100,7 +104,7 @@ class MemoryDelivery:
     async def ack(self) -> None:
         await self._settle()
 
-    async def requeue(self, delay: float = 0.0, *, charge: bool = True) -> None:
+    async def requeue(self, delay: float = 0.0, *, charge: bool = True, reason: str = "") -> None:  # noqa: ARG002
         await self._settle()
         message = self._message.charged if charge else self._message
         self._queue.add(replace(message, due=time.monotonic() + delay if delay > 0 else 0.0))
@@ -142,6 +146,12 @@ class MemoryBroker:
 
     async def queues(self) -> Sequence[str]:
         return sorted(name for name, queue in self._queues.items() if queue.exists)
+
+    async def changed(self) -> None:
+        """Return once there are other queues than now."""
+        before = await self.queues()
+        while await self.queues() == before:  # noqa: ASYNC110  for tests: they do not wait long
+            await asyncio.sleep(0.05)
 
     async def consume(self, queue: str, gate: Gate) -> AsyncGenerator[MemoryDelivery, None]:
         source = self._queue(queue)

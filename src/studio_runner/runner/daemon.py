@@ -115,7 +115,7 @@ class Daemon:
                     log.info("queue %s is gone", name)
                     consumers.pop(name).cancel()
                     self.counts.forget(name)
-                await self._broker.queues_changed()
+                await self._broker.changed()
 
     async def _consume(self, queue: str) -> None:
         while True:

@@ -29,6 +29,9 @@ class Handed:
     ticket: Ticket
     queue: str = QUEUE
     attempts: int = 0
+    redelivered: bool = False
+
+    redelivered = False
 
     async def extend(self) -> None:
         pass
@@ -36,7 +39,7 @@ class Handed:
     async def ack(self) -> None:
         pass
 
-    async def requeue(self, delay: float = 0.0, *, charge: bool = True) -> None:
+    async def requeue(self, delay: float = 0.0, *, charge: bool = True, reason: str = "") -> None:
         pass
 
     async def dead_letter(self, reason: str) -> None:
