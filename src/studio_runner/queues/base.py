@@ -5,10 +5,10 @@ not settled when its runner dies comes back, with `attempts` one higher.
 """
 
 from collections.abc import AsyncIterator, Sequence
-from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Protocol
+from types import TracebackType
+from typing import Protocol, Self
 
 
 class Ticket(Protocol):
@@ -103,8 +103,13 @@ class DeadLetter:
     """What ended the attempts before the last one, as far as it was kept."""
 
 
-class Broker(AbstractAsyncContextManager["Broker"], Protocol):
-    """A place with queues."""
+class Broker(Protocol):
+    """A place with queues; an async context."""
+
+    async def __aenter__(self) -> Self: ...
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool | None: ...
 
     async def queues(self) -> Sequence[str]:
         """Names of all queues there are now (response queues included; the caller filters)."""
@@ -137,3 +142,7 @@ class QueueKeeper(Protocol):
     async def withdraw(self, queue: str, key: str) -> bool:
         """Take the waiting message of experiment `key` off the queue; False when it is not waiting there."""
         ...
+
+
+class KeptBroker(Broker, QueueKeeper, Protocol):
+    """A broker with both: what the daemon serves and people look after."""

@@ -1,41 +1,68 @@
-"""Which broker serves an address. A new one is one file and one line here."""
+"""Which broker has a queue. A new one is one function and one line here."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from typing import TYPE_CHECKING
 
 from studio_runner.config.settings import QueueSettings
-from studio_runner.errors import ConfigError
-from studio_runner.queues.base import Broker
+from studio_runner.queues.base import KeptBroker
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
 
 
-def _local(address: str, settings: QueueSettings) -> Broker:
+def _local(settings: QueueSettings, root: Path, runner: str) -> KeptBroker:
     from studio_runner.queues.local import LocalBroker, LocalQueueOptions  # noqa: PLC0415 - loads what it needs
 
-    parts = urlsplit(address)
-    root = Path(unquote(parts.path) if parts.scheme else address)
-    return LocalBroker(root.expanduser(), LocalQueueOptions(lease=settings.lease, poll=settings.poll))
+    named = {"runner_id": runner} if runner else {}
+    return LocalBroker(root, LocalQueueOptions(settings.lease, settings.poll, **named))
 
 
-def _memory(_address: str, _settings: QueueSettings) -> Broker:
-    from studio_runner.queues.memory import MemoryBroker  # noqa: PLC0415
+def _rabbitmq(settings: QueueSettings, _root: Path, runner: str) -> KeptBroker:
+    from studio_runner.queues.rabbitmq import RabbitBroker  # noqa: PLC0415
 
-    return MemoryBroker()
+    return RabbitBroker.of(settings, runner)
 
 
-_BROKERS: dict[str, Callable[[str, QueueSettings], Broker]] = {
-    "": _local,
-    "file": _local,
-    "memory": _memory,
+def _sqs(settings: QueueSettings, _root: Path, runner: str) -> KeptBroker:
+    from studio_runner.queues.sqs import SqsBroker  # noqa: PLC0415
+
+    return SqsBroker.of(settings, runner)
+
+
+_BROKERS: dict[str, Callable[[QueueSettings, Path, str], KeptBroker]] = {
+    "local": _local,
+    "rmq": _rabbitmq,
+    "sqs": _sqs,
 }
+"""By the beginning of the names of their queues."""
 
 
-def open_broker(address: str | Path, settings: QueueSettings) -> Broker:
-    """The broker at `address`: a directory, `file:///directory`, or `memory:`. To be entered with `async with`."""
-    text = str(address)
-    scheme = urlsplit(text).scheme if "://" in text or text == "memory:" else ""
-    make = _BROKERS.get(scheme)
-    if make is None:
-        known = ", ".join(sorted(name for name in _BROKERS if name))
-        raise ConfigError(f"no broker for {scheme}:// addresses", hint=f"use a directory, or one of: {known}")
-    return make(text, settings)
+def kinds_of(settings: QueueSettings) -> Sequence[str]:
+    """The kinds of queues that the settings speak of; directories always are."""
+    used = {"local": True, "rmq": bool(settings.amqp_url), "sqs": settings.uses_sqs}
+    return [kind for kind in _BROKERS if used[kind]]
+
+
+def kind_of(queue: str, settings: QueueSettings) -> str:
+    """The kind of a queue: by its name where the settings speak of such a broker, else it is a directory."""
+    named = queue.partition("_")[0]
+    return named if named in kinds_of(settings) else "local"
+
+
+def broker_of(queue: str, settings: QueueSettings, root: Path, runner: str = "") -> KeptBroker:
+    """The broker that has `queue`, to be entered with `async with`. `root` has a directory for every queue of this
+    machine, `runner` is the id of this runner where it is one."""
+    return _BROKERS[kind_of(queue, settings)](settings, root, runner)
+
+
+@asynccontextmanager
+async def opened_brokers(
+    settings: QueueSettings, root: Path, runner: str = ""
+) -> "AsyncIterator[Sequence[KeptBroker]]":
+    """Every broker that the settings speak of."""
+    async with AsyncExitStack() as stack:
+        yield [
+            await stack.enter_async_context(_BROKERS[kind](settings, root, runner)) for kind in kinds_of(settings)
+        ]
