@@ -1,6 +1,7 @@
 """The storage seam: objects by key, streamed. One `Store` is one bucket (or one directory)."""
 
 from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -43,3 +44,27 @@ class Store(Protocol):
     async def delete(self, key: str) -> None:
         """Remove the object; one that is not there is no error."""
         ...
+
+
+class Remote(Protocol):
+    """What a store across the network has besides: a whole transfer in the fewest requests.
+
+    `remote(store)` tells whether a store has it. Errors are those of `Store`.
+    """
+
+    def open(self, key: str) -> AbstractAsyncContextManager[tuple[ObjectInfo, AsyncIterator[bytes]]]:
+        """What the object is and its bytes, by one request; ObjectNotFoundError on entry. Leaving the context ends
+        the transfer. The bytes are of one version: a broken connection is taken up again where it broke, and a
+        version that vanished meanwhile is StorageUnavailableError."""
+        ...
+
+    async def read_range(self, key: str, start: int, end: int, etag: str) -> bytes:
+        """The bytes from `start` up to `end` of the version `etag`; PreconditionFailedError when the object is
+        another now."""
+        ...
+
+
+def remote(store: Store) -> Remote | None:
+    """The store as one across the network, where it is one."""
+    there: Remote | None = getattr(store, "there", None)
+    return there
