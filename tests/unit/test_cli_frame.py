@@ -108,7 +108,7 @@ def test_a_mistyped_command_gets_a_suggestion(call, word):
 
 @pytest.mark.parametrize(
     ("flag", "words"),
-    [("--amqp-url", "RabbitMQ"), ("--encrypt-dir", "encrypted"), ("--sqs-certs", "SQS"), ("--s3-ca", "S3")],
+    [("--encrypt-dir", "encrypted"), ("--request-signatures-dir", "signed"), ("--k8s-namespace", "Kubernetes")],
 )
 def test_a_flag_that_this_release_cannot_honour_is_refused_with_a_reason(call, flag, words):
     code, _, err = call("start", flag, "x")
@@ -153,7 +153,8 @@ def test_start_reads_the_spellings_of_existing_runners(call, started, arguments)
     ("argument", "words"),
     [
         ("-keep=perhaps", "accepted is true or false"),
-        ("-amqp-url=amqp://x", "RabbitMQ"),
+        ("-encrypt-dir=/keys", "encrypted"),
+        ("-s3-scheme=ftp", "accepted is http or https"),
         ("-nonsense", "No such option"),
     ],
 )
@@ -166,10 +167,22 @@ def test_start_refuses_what_it_cannot_read(call, started, argument, words):
 
 
 def test_start_warns_of_variables_that_do_nothing(call, started):
-    _, _, err = call("start", "--http-address=none", AMQP_URL="amqp://user:hunter2@x/", STUDIO_RUNNER_LAESE="3")
+    _, _, err = call("start", "--http-address=none", ENCRYPT_DIR="/hunter2", STUDIO_RUNNER_LAESE="3")
 
-    assert "AMQP_URL is set and does nothing" in err
+    assert "ENCRYPT_DIR is set and does nothing" in err
     assert "did you mean STUDIO_RUNNER_LEASE?" in err
+    assert "hunter2" not in err
+
+
+def test_start_takes_brokers_and_stores_as_existing_runners_do(call, started):
+    code, _, err = call(
+        "start", "-amqp-url=amqp://user:hunter2@x/", "--http-address=none", S3_CA="/ca.pem", SQS_CERTS="/aws"
+    )
+
+    assert code == 0, err
+    (settings,) = started
+    assert settings.queues.amqp_url == "amqp://user:hunter2@x/"
+    assert (str(settings.storage.ca), str(settings.queues.sqs_certs)) == ("/ca.pem", "/aws")
     assert "hunter2" not in err
 
 
