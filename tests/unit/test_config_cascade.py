@@ -219,7 +219,7 @@ def test_a_variable_that_does_nothing_is_noted(environ):
 
     notes = cascade.load(environ).notes
 
-    assert [re.match(r"\w+", note)[0] for note in notes] == ["ENCRYPT_DIR", "STUDIO_RUNNER_QUEUE_MACTH"]
+    assert [re.match(r"\w+", note)[0] for note in notes] == ["STUDIO_RUNNER_QUEUE_MACTH", "ENCRYPT_DIR"]
     assert "did you mean STUDIO_RUNNER_QUEUE_MATCH?" in notes[0]
     assert "password" not in " ".join(notes)
 
