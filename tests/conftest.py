@@ -1,7 +1,94 @@
-"""What holds for every test."""
+"""What holds for every test, and the servers of those that ask for one: each is started once."""
 
+import os
+import uuid
+
+import pytest
 from hypothesis import settings
+
+from servers.moto import MotoSQS
+from servers.process import MissingServerError
+from servers.rabbitmq import RabbitMQ
+from servers.seaweedfs import SeaweedS3
 
 # How long one example takes says more about what else this machine does than about the code.
 settings.register_profile("steady", deadline=None)
 settings.load_profile("steady")
+
+EARLY = pytest.StashKey[RabbitMQ]()
+
+
+def missing(error):
+    """Skip on a laptop, say so; in continuous integration nothing may be missing."""
+    if os.environ.get("CI", "").lower() in ("1", "true", "yes"):
+        pytest.fail(f"CI needs every server: {error}", pytrace=False)
+    pytest.skip(f"SERVER MISSING: {error}")
+
+
+def pytest_collection_finish(session):
+    """RabbitMQ takes its time: whoever needs it finds it started long before."""
+    if session.config.option.collectonly:
+        return
+    if any("rabbitmq" in getattr(item, "fixturenames", ()) for item in session.items):
+        try:
+            node = RabbitMQ()
+        except MissingServerError:
+            return
+        node.launch()
+        session.config.stash[EARLY] = node
+
+
+def pytest_unconfigure(config):
+    node = config.stash.get(EARLY, None)
+    if node is not None:
+        node.close()
+
+
+@pytest.fixture(scope="session")
+def rabbitmq(request):
+    """A RabbitMQ node with its management plugin. Whoever stops it starts it again."""
+    try:
+        node = request.config.stash.get(EARLY, None) or RabbitMQ()
+    except MissingServerError as error:
+        missing(error)
+    node.wait()
+    return node
+
+
+@pytest.fixture
+def vhost(rabbitmq):
+    """The name of a virtual host without any queue."""
+    name = f"test-{uuid.uuid4().hex[:12]}"
+    rabbitmq.add_vhost(name)
+    yield name
+    rabbitmq.remove_vhost(name)
+
+
+@pytest.fixture(scope="session")
+def s3():
+    """An S3 endpoint. Whoever stops it starts it again."""
+    try:
+        server = SeaweedS3()
+    except MissingServerError as error:
+        missing(error)
+    with server:
+        yield server
+
+
+@pytest.fixture
+def bucket(s3):
+    """The name of an empty bucket."""
+    name = f"test-{uuid.uuid4().hex[:12]}"
+    s3.create_bucket(name)
+    return name
+
+
+@pytest.fixture(scope="session")
+def sqs():
+    """A server that speaks SQS."""
+    try:
+        server = MotoSQS()
+    except MissingServerError as error:
+        missing(error)
+    with server:
+        yield server
