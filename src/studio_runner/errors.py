@@ -68,6 +68,10 @@ class LeaseLostError(BrokerError):
     """Somebody else owns the delivery now; nothing more may be published for it."""
 
 
+class SupersededError(LeaseLostError):
+    """Another attempt at the experiment is the one that counts: its runner has a message of its own."""
+
+
 class QueueDeletedError(LeaseLostError):
     """The delivery's queue was deleted: its experiments are given up, and nobody else will run them."""
 

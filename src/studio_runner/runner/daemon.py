@@ -13,8 +13,8 @@ from typing import cast
 
 from studio_runner.config.settings import Settings
 from studio_runner.errors import BrokerError, Reason
-from studio_runner.queues.base import Delivery
-from studio_runner.queues.local import LocalBroker, LocalQueueOptions
+from studio_runner.queues.base import Broker, Delivery, KeptBroker
+from studio_runner.queues.registry import opened_brokers
 from studio_runner.reports.base import Reporter
 from studio_runner.runner.attempt import Attempt
 from studio_runner.runner.host import Host, identify
@@ -23,6 +23,9 @@ from studio_runner.runner.opening import opened_host
 from studio_runner.runner.outcome import of_reason
 
 log = logging.getLogger(__name__)
+
+AGAIN = 5.0
+"""Seconds until a broker that failed is asked again."""
 
 
 @dataclass(frozen=True)
@@ -37,10 +40,10 @@ class Tally:
 
 
 class Daemon:
-    """Takes experiments off the queues of one broker."""
+    """Takes experiments off the queues of its brokers."""
 
-    def __init__(self, host: Host, broker: LocalBroker) -> None:
-        self.host, self._broker = host, broker
+    def __init__(self, host: Host, brokers: Sequence[KeptBroker]) -> None:
+        self.host, self.brokers = host, brokers
         limits = host.settings.limits
         self._quota = Quota(limits.tasks, limits.interval)
         self._intake = Intake(host.ledger, self._quota, cpu_only=host.settings.machine.cpu_only)
@@ -52,9 +55,10 @@ class Daemon:
     async def run(self) -> Tally:
         """Serve until there is a reason to end; returns when the last experiment is settled."""
         async with asyncio.TaskGroup() as consumers:
-            serving = consumers.create_task(self._serve(), name="queues")
+            serving = [consumers.create_task(self._serve(broker), name="queues") for broker in self.brokers]
             await self._until_done()
-            serving.cancel()
+            for task in serving:
+                task.cancel()
         return Tally(MappingProxyType(dict(self._ended)))
 
     @property
@@ -101,31 +105,43 @@ class Daemon:
             return None
         return max(0.0, self._last_work + idle - time.monotonic())
 
-    async def _serve(self) -> None:
-        """One consumer per queue; queues come and go."""
+    async def _serve(self, broker: Broker) -> None:
+        """One consumer per queue; queues come and go, and so does the broker."""
         consumers: dict[str, asyncio.Task[None]] = {}
         async with asyncio.TaskGroup() as group:
             while True:
-                names = {name for name in await self._broker.queues() if self.host.settings.queues.serves(name)}
-                self.counts.found.update(names)
-                for name in names - consumers.keys():
-                    log.info("serving queue %s", name)
-                    consumers[name] = group.create_task(self._consume(name), name=f"consume {name}")
-                for name in consumers.keys() - names:
-                    log.info("queue %s is gone", name)
-                    consumers.pop(name).cancel()
-                    self.counts.forget(name)
-                await self._broker.changed()
+                try:
+                    self._attend_to(broker, await self._served(broker), consumers, group)
+                    await broker.changed()
+                except BrokerError as error:
+                    log.warning("the queues cannot be listed, next try in %g s: %s", AGAIN, error)
+                    await asyncio.sleep(AGAIN)
 
-    async def _consume(self, queue: str) -> None:
+    async def _served(self, broker: Broker) -> set[str]:
+        return {name for name in await broker.queues() if self.host.settings.queues.serves(name)}
+
+    def _attend_to(
+        self, broker: Broker, names: set[str], consumers: dict[str, asyncio.Task[None]], group: asyncio.TaskGroup
+    ) -> None:
+        """Begin with the queues that are new, end with those that are gone."""
+        self.counts.found.update(names)
+        for name in names - consumers.keys():
+            log.info("serving queue %s", name)
+            consumers[name] = group.create_task(self._consume(broker, name), name=f"consume {name}")
+        for name in consumers.keys() - names:
+            log.info("queue %s is gone", name)
+            consumers.pop(name).cancel()
+            self.counts.forget(name)
+
+    async def _consume(self, broker: Broker, queue: str) -> None:
         while True:
             try:
-                async for delivery in self._broker.consume(queue, self._intake):
+                async for delivery in broker.consume(queue, self._intake):
                     self._begin(delivery)
             except BrokerError as error:
                 self.counts.failed[queue] += 1
-                log.warning("queue %s cannot be read, next try in 5 s: %s", queue, error)
-            await asyncio.sleep(5.0)
+                log.warning("queue %s cannot be read, next try in %g s: %s", queue, AGAIN, error)
+            await asyncio.sleep(AGAIN)
 
     def _begin(self, delivery: Delivery) -> None:
         attempt = Attempt(self.host, delivery, cast(Admission, delivery.ticket))
@@ -146,7 +162,7 @@ class Daemon:
 
 
 async def serve(settings: Settings) -> Tally:
-    """Serve the local queues until SIGTERM or SIGINT drains; a second signal stops the experiments as well."""
+    """Serve the queues until SIGTERM or SIGINT drains; a second signal stops the experiments as well."""
     async with opened_daemon(settings) as daemon:
         return await daemon.run()
 
@@ -155,12 +171,11 @@ async def serve(settings: Settings) -> Tally:
 async def opened_daemon(settings: Settings, listeners: Sequence[Reporter] = ()) -> AsyncIterator[Daemon]:
     """A daemon with all it works with, which obeys signals; `listeners` hear of its events."""
     identity = identify()
-    options = LocalQueueOptions(settings.queues.lease, settings.queues.poll, identity.runner)
     async with (
         opened_host(settings, identity, listeners) as host,
-        LocalBroker(settings.places.queue_root, options) as broker,
+        opened_brokers(settings.queues, settings.places.queue_root, identity.runner) as brokers,
     ):
-        daemon = Daemon(host, broker)
+        daemon = Daemon(host, brokers)
         with _obeying_signals(daemon):
             yield daemon
 

@@ -31,8 +31,6 @@ class Handed:
     attempts: int = 0
     redelivered: bool = False
 
-    redelivered = False
-
     async def extend(self) -> None:
         pass
 

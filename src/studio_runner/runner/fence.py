@@ -1,0 +1,129 @@
+"""The fence: which attempt an experiment's results are taken from, whatever became of its lease.
+
+One small object beside the experiment's artifacts, written only on condition that it is as it was last seen.
+While it does not exist, the first attempt counts. Every later attempt takes it over before it starts, and the
+attempt that puts its results into it has delivered: one that was believed dead finds the object changed and gives up, one
+that comes after finds the results and runs nothing.
+
+On a store that knows no conditional writes the last writer counts, and there is a moment in which two attempts can
+both believe to have delivered.
+"""
+
+import hashlib
+import json
+import logging
+import posixpath
+import uuid
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from studio_runner.errors import (
+    ObjectNotFoundError,
+    PreconditionFailedError,
+    StorageUnavailableError,
+    SupersededError,
+)
+from studio_runner.storage.base import ObjectInfo, Precondition, Store
+
+log = logging.getLogger(__name__)
+
+NAME = "_attempt.json"
+LIMIT = 1 << 20
+TRIES = 5
+
+
+@dataclass(frozen=True)
+class Seen:
+    """The fence as it was found."""
+
+    etag: str
+    document: Mapping[str, Any]
+
+    @property
+    def results(self) -> Mapping[str, Any] | None:
+        found = self.document.get("results")
+        return found if isinstance(found, dict) else None
+
+
+class Fence:
+    """One attempt's view of it. `body` is the request message: what is there of another message under the same key
+    is of another submission. `attempt` is for people."""
+
+    def __init__(self, store: Store, folder: str, body: bytes, attempt: Mapping[str, Any]) -> None:
+        self._store, self._key = store, posixpath.join(folder, NAME)
+        self._message = hashlib.sha256(body).hexdigest()
+        self._own = {"token": uuid.uuid4().hex, "message": self._message, **attempt}
+        self._etag: str | None = None
+
+    async def approach(self, *, first: bool) -> Mapping[str, Any] | None:
+        """Make this attempt the one that counts; or the results that an earlier attempt at the same message
+        delivered, where nothing is to be run any more.
+
+        `first`: nobody had the message before, so that what is there is of another submission.
+        """
+        for _ in range(TRIES):
+            seen = await self._look()
+            if seen and seen.results and not first and seen.document.get("message") == self._message:
+                return seen.results
+            if seen is None and first:
+                return None
+            try:
+                await self._write(seen.etag if seen else None, {})
+            except PreconditionFailedError:
+                continue  # somebody else did, just now
+            return None
+        raise SupersededError("several runners try to take the experiment over at the same time")
+
+    async def hold(self) -> None:
+        """SupersededError when another attempt counts now."""
+        try:
+            found: str | None = (await self._store.head(self._key)).etag
+        except ObjectNotFoundError:
+            found = None
+        if found != self._etag:
+            raise self._superseded()
+
+    async def commit(self, results: Mapping[str, Any]) -> None:
+        """Deliver: from now on these are the experiment's results. SupersededError when another attempt counts."""
+        for _ in range(TRIES):
+            try:
+                await self._write(self._etag, {"results": results})
+            except PreconditionFailedError as error:
+                seen = await self._look()
+                if seen is None or seen.document.get("token") != self._own["token"]:
+                    raise self._superseded() from error
+                if seen.results:  # it was our own write, of which the answer got lost
+                    return
+                self._etag = seen.etag
+            else:
+                return
+        raise StorageUnavailableError("the store answers conditional writes inconsistently")
+
+    async def _write(self, etag: str | None, more: Mapping[str, Any]) -> None:
+        body = json.dumps({**self._own, **more}).encode()
+        info: ObjectInfo = await self._store.put(self._key, _whole(body), when=Precondition(etag))
+        self._etag = info.etag
+
+    async def _look(self) -> Seen | None:
+        """What is there: with the etag of what was read, whatever is written meanwhile."""
+        try:
+            before = await self._store.head(self._key)
+            body = b"".join([piece async for piece in self._store.get(self._key)])
+        except ObjectNotFoundError:
+            return None
+        try:
+            document = json.loads(body[:LIMIT])
+        except ValueError:
+            document = None
+        return Seen(before.etag, document if isinstance(document, dict) else {})
+
+    def _superseded(self) -> SupersededError:
+        return SupersededError(
+            "another attempt has taken the experiment over",
+            hint="this runner was out of touch for longer than its lease",
+        )
+
+
+async def _whole(body: bytes) -> AsyncIterator[bytes]:
+    yield body
