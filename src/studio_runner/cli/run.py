@@ -75,7 +75,7 @@ async def _run_request(settings: Settings, request: "Request", queue: str, desk:
     async with opened_host(settings, identify()) as host:
         _check_fits(request, host)
         await publish(request, queue, desk)
-        return await _attend(Daemon(host, desk.broker), request.key, desk)
+        return await _attend(Daemon(host, [desk.broker]), request.key, desk)
 
 
 def _settings_for(settings: Settings, queue: str) -> Settings:

@@ -2,8 +2,8 @@
 
 One small object beside the experiment's artifacts, written only on condition that it is as it was last seen.
 While it does not exist, the first attempt counts. Every later attempt takes it over before it starts, and the
-attempt that puts its results into it has delivered: one that was believed dead finds the object changed and gives up, one
-that comes after finds the results and runs nothing.
+attempt that puts its results into it has delivered: one that was believed dead finds the object changed and gives
+up, one that comes after finds the results and runs nothing.
 
 On a store that knows no conditional writes the last writer counts, and there is a moment in which two attempts can
 both believe to have delivered.
