@@ -1,5 +1,6 @@
 # make demo   a real training experiment, end to end        make test   every test
 # make lint   style, types, layers                          make bench  the figures in docs/reference/benchmarks.md
+# make faults 500 experiments in a storm of failures        make docs   the generated reference
 # Each target does all of its own set-up; a fresh machine needs Python 3.11 or newer and make.
 
 SHELL := /bin/bash
@@ -8,7 +9,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 RUNNER := $(BIN)/studio-runner
 
-.PHONY: setup setup-dev demo test test-fast lint format bench docs constraints clean
+.PHONY: setup setup-dev test-servers demo test test-fast lint format bench faults docs constraints clean
 
 setup: $(VENV)/.installed            ## the runner in .venv
 setup-dev: $(VENV)/.installed-dev    ## and what its tests and checks need
@@ -21,13 +22,16 @@ $(VENV)/.installed-dev: $(VENV)/.installed requirements/dev.txt
 	scripts/bootstrap $(VENV) requirements/dev.txt
 	touch $@
 
+test-servers:                        ## RabbitMQ, and what benchmarks compare with
+	scripts/install-test-servers
+
 demo: setup
 	examples/demo
 
-test: setup-dev
+test: setup-dev test-servers
 	$(BIN)/python -m pytest
 
-test-fast: setup-dev
+test-fast: setup-dev test-servers
 	$(BIN)/python -m pytest tests/unit tests/contract
 
 lint: setup-dev
@@ -40,8 +44,11 @@ format: setup-dev
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
-bench: setup-dev
+bench: setup-dev test-servers
 	$(BIN)/python -m bench --write
+
+faults: setup-dev test-servers       ## FAULTS="--experiments 100 --seed 7" for others than the usual
+	$(BIN)/python -m faults $(FAULTS)
 
 docs: setup-dev                      ## the generated parts of docs/reference
 	$(BIN)/python scripts/generate_reference.py
