@@ -74,8 +74,8 @@ def _located(scheme: str, rest: str) -> Location:
 
 
 def _file_path(host: str, path: str) -> str:
-    """Existing clients leave one slash out: the first directory of `file://home/me/x` stands where hosts do. Files of
-    other hosts are nobody's."""
+    """Existing clients leave one slash out: in their `file://home/me/x` the first directory stands where hosts do.
+    Files of other hosts are nobody's."""
     return f"/{path}" if host in {"", "localhost"} else f"/{host}/{path}"
 
 
