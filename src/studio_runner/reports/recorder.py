@@ -8,7 +8,7 @@ import logging
 
 from studio_runner.errors import StudioRunnerError
 from studio_runner.reports.base import Ended, Event, Subject
-from studio_runner.reports.progress import Changes
+from studio_runner.reports.progress import Changes, begun
 from studio_runner.reports.records import Records
 from studio_runner.reports.writer import Writer, put
 
@@ -36,6 +36,6 @@ class Recorder:
 
     async def _put(self, subject: Subject, changes: Changes) -> None:
         try:
-            await put(self._records, changes, subject)
+            await put(self._records, changes, subject, begun(subject))
         except (StudioRunnerError, OSError) as error:
             log.warning("the record of experiment %s could not be written: %s", subject.key, error)

@@ -1,11 +1,12 @@
 """Writing what happens to one attempt into one record, behind the attempt's back."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
+from typing import Any
 
 from studio_runner.reports.base import Ended, Event, Subject
-from studio_runner.reports.progress import Changes, applied, begun, noted
+from studio_runner.reports.progress import Changes, applied, noted
 from studio_runner.reports.records import Records
 
 GATHER = 0.1
@@ -57,8 +58,11 @@ class Writer:
             await self._put(self._changes)
 
 
-async def put(records: Records, changes: Changes, subject: Subject) -> None:
-    """Into the record, which is begun where there is none."""
-    await records.change(
-        subject.key, lambda document: applied(begun(subject) if document is None else document, changes, subject)
-    )
+async def put(records: Records, changes: Changes, subject: Subject, otherwise: Mapping[str, Any] | None) -> None:
+    """Into the record. One that does not exist begins as `otherwise`; None: it stays away."""
+
+    def edit(document: dict[str, Any] | None) -> Mapping[str, Any] | None:
+        before = otherwise if document is None else document
+        return None if before is None else applied(before, changes, subject)
+
+    await records.change(subject.key, edit)
