@@ -61,6 +61,11 @@ class Claim:
         """In a thread: what accompanies the transfer."""
         return self._cache.copy(self._name, info if self._lock is not None else None)
 
+    def publish(self, copy: Copy, info: ObjectInfo, sha256: str) -> None:
+        """In a thread: the content is whole and sound."""
+        if copy.publish(info.etag, info.size, sha256):
+            self._cache.tidy()
+
     def watched(self, pieces: Iterable[bytes]) -> Iterator[bytes]:
         """The same pieces; the others are told that there is progress."""
         for piece in pieces:

@@ -16,6 +16,7 @@ from studio_runner.storage.budget import DiskBudget
 from studio_runner.storage.cache import ArtifactCache, Claim, kept_name
 from studio_runner.storage.faults import disk_fault
 from studio_runner.storage.flow import taken_in
+from studio_runner.storage.kept import Kept
 from studio_runner.storage.ranges import PART, WINDOW, Ranges, closing, in_parts, pour, whole
 from studio_runner.storage.receive import Digest, Placement, Sink, verify
 from studio_runner.storage.tar import END
@@ -105,7 +106,7 @@ class Fetching:
             if (info.etag, info.size) != (kept.facts.etag, kept.facts.size):
                 return None
             verify(kept.facts.sha256, self._artifact.hash)
-            await in_thread(partial(self.take, kept), on_cancel=self.give_up)
+            await in_thread(partial(self._take_kept, kept), on_cancel=self.give_up)
         cache.count(cache.hits, name)
         return info
 
@@ -123,6 +124,11 @@ class Fetching:
         sink = self._receiver(None)
         self._feed(Digest(sink, expected) if expected else sink, pieces)
 
+    def _take_kept(self, kept: Kept) -> None:
+        """As `take`, of what was verified when it came."""
+        self.make_directory()
+        self._feed(self._receiver(None), kept)
+
     def _keep(self, claim: Claim, info: ObjectInfo, pieces: Iterable[bytes]) -> None:
         """As `take`, and into the cache."""
         self.make_directory()
@@ -131,7 +137,7 @@ class Fetching:
             self._feed(sink, claim.watched(pieces))
             if self._artifact.unpack:
                 copy.write(END)  # compressed archives may lack it
-            copy.publish(info.etag, info.size, sink.sha256)
+            claim.publish(copy, info, sink.sha256)
 
     def _feed(self, sink: Sink, pieces: Iterable[bytes]) -> None:
         self._sink = sink
