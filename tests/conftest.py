@@ -8,7 +8,7 @@ from hypothesis import settings
 
 from servers.moto import MotoSQS
 from servers.process import MissingServerError
-from servers.rabbitmq import RabbitMQ
+from servers.rabbitmq import RabbitMQ, installed
 from servers.seaweedfs import SeaweedS3
 
 # How long one example takes says more about what else this machine does than about the code.
@@ -53,6 +53,15 @@ def rabbitmq(request):
         missing(error)
     node.wait()
     return node
+
+
+@pytest.fixture(scope="session")
+def needs_rabbitmq():
+    """For tests that start a node of their own."""
+    try:
+        installed()
+    except MissingServerError as error:
+        missing(error)
 
 
 @pytest.fixture
