@@ -47,12 +47,15 @@ def pytest_unconfigure(config):
 @pytest.fixture(scope="session")
 def rabbitmq(request):
     """A RabbitMQ node with its management plugin. Whoever stops it starts it again."""
-    try:
-        node = request.config.stash.get(EARLY, None) or RabbitMQ()
-    except MissingServerError as error:
-        missing(error)
-    node.wait()
-    return node
+    stash = request.config.stash
+    if EARLY not in stash:  # asked for by name, when the test already ran
+        try:
+            stash[EARLY] = RabbitMQ()
+        except MissingServerError as error:
+            missing(error)
+        stash[EARLY].launch()
+    stash[EARLY].wait()
+    return stash[EARLY]
 
 
 @pytest.fixture(scope="session")
