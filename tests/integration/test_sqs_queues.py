@@ -409,3 +409,78 @@ async def test_a_name_without_an_address_is_told_from_a_service_that_is_away(ope
     async with opened(endpoint="http://127.0.0.1:9") as broker:
         with pytest.raises(BrokerError, match="no answer"):
             await broker.queues()
+
+
+# -- many queues --------------------------------------------------------------------------------------------------
+
+
+def consumers(broker, queues, gate):
+    """Consumes all queues at once; the list is of the queues whose messages the gate admitted."""
+    found = []
+
+    async def work(queue):
+        async for delivery in broker.consume(queue, gate):
+            found.append(delivery.queue)
+            await delivery.ack()
+
+    workers = [asyncio.ensure_future(work(queue)) for queue in queues]
+    return found, workers
+
+
+async def ended(workers):
+    for worker in workers:
+        worker.cancel()
+    await asyncio.gather(*workers, return_exceptions=True)
+
+
+async def test_more_queues_than_long_polls_take_turns(opened, made, monkeypatch):
+    monkeypatch.setattr("studio_runner.queues.sqs.traffic.LONG_POLLS", 2)
+    monkeypatch.setattr("studio_runner.queues.sqs.traffic.ROUND", 1.0)
+    queues = [made() for _ in range(7)]
+    async with opened(wait=20) as broker:
+        found, workers = consumers(broker, queues, Gate())
+        await asyncio.sleep(2)
+        for queue in queues:
+            await broker.publish(queue, b"{}")
+        async with asyncio.timeout(PATIENCE):
+            while len(found) < len(queues):
+                await asyncio.sleep(0.05)
+        await ended(workers)
+    assert sorted(found) == sorted(queues)
+
+
+class NarrowGate(Gate):
+    """Has room for one."""
+
+    def __init__(self):
+        super().__init__(lambda _: True)
+        self.full = False
+
+    def admit(self, queue, body):
+        self.asked.append(body)
+        if self.full:
+            return None
+        self.full = True
+        return self
+
+    async def opened(self):
+        while self.full:
+            await self.released(self.releases)
+
+
+async def test_a_runner_with_room_for_one_leaves_the_rest_of_all_queues_to_others(opened, made, client):
+    queues = [made() for _ in range(8)]
+    for queue in queues:
+        for number in range(5):
+            client.send_message(QueueUrl=url_of(client, queue), MessageBody=str(number))
+    gate = NarrowGate()
+    async with opened() as broker:
+        found, workers = consumers(broker, queues, gate)
+        async with asyncio.timeout(PATIENCE):
+            while not found:
+                await asyncio.sleep(0.05)
+        await asyncio.sleep(1)
+        taken = sum([(await broker.status(name)).claimed for name in queues])
+        await ended(workers)
+    assert len(found) == 1
+    assert taken <= 8  # of 40, and for seconds
