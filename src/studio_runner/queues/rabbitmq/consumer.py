@@ -14,7 +14,7 @@ from studio_runner.queues.base import Gate
 from studio_runner.queues.rabbitmq.delivery import RabbitDelivery
 from studio_runner.queues.rabbitmq.link import Session
 from studio_runner.queues.rabbitmq.listening import Listener
-from studio_runner.queues.rabbitmq.looking import DEEPEST, SHALLOW, Admitted, Look, look
+from studio_runner.queues.rabbitmq.looking import DEEPER, DEEPEST, SHALLOW, Admitted, Look, look
 from studio_runner.queues.rabbitmq.passport import Passport
 from studio_runner.queues.rabbitmq.source import Source
 from studio_runner.queues.rabbitmq.turns import Turns
@@ -23,7 +23,7 @@ from studio_runner.queues.waiting import first_of
 log = logging.getLogger(__name__)
 
 AFTER_TROUBLE = 0.5
-REST = 20
+REST = 10
 """A fruitless look is followed by a rest so many times as long, at least."""
 
 
@@ -64,7 +64,7 @@ class Consumer:
             found = await self._site.errands.run(self._look(session), Look.give_back)
             turn.served = found.admitted is not None
         if found.admitted is not None:
-            self._depth = SHALLOW
+            self._depth = max(SHALLOW, 2 * found.refused)
             return found.admitted
         if not found.exists:
             await asyncio.sleep(self._poll)
@@ -79,8 +79,8 @@ class Consumer:
 
     async def _rest(self, found: Look, seen: int, cost: float) -> None:
         """Nothing fits now."""
-        deeper = found.refused >= self._depth
-        self._depth = min(2 * self._depth, DEEPEST) if deeper else SHALLOW
+        if found.refused >= self._depth:
+            self._depth = min(DEEPER * self._depth, DEEPEST)
         await first_of(self._gate.released(seen), asyncio.sleep(max(self._poll, REST * cost)))
 
     async def _listen(self, session: Session) -> Admitted | None:

@@ -8,7 +8,9 @@ from studio_runner.queues.rabbitmq.source import Source
 from studio_runner.queues.rabbitmq.wire import Message
 
 SHALLOW, DEEPEST = 16, 1024
-"""Messages that are held for the moment of a look. Each look in vain is followed by one twice as deep."""
+"""Messages that are held for the moment of a look."""
+DEEPER = 4
+"""A look in vain is followed by one so many times as deep."""
 LARGEST = 64 * 1024 * 1024
 """Bytes of messages that are held for the moment of a look."""
 

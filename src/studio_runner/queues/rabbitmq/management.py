@@ -64,6 +64,12 @@ class Management:
             if item["name"].startswith(beginning)
         }
 
+    async def consumer_timeout(self, vhost: str) -> float | None:
+        """Seconds: the shortest that a policy sets; None when none does."""
+        found = await self._get(f"/api/policies/{_quoted(vhost)}", {"columns": "definition"})
+        milliseconds = [(item.get("definition") or {}).get("consumer-timeout") for item in found]
+        return min((value / 1000 for value in milliseconds if isinstance(value, int)), default=None)
+
     async def close(self) -> None:
         if self._client is not None:
             await self._client.close()
