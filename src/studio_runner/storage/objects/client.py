@@ -57,7 +57,10 @@ class Reply:
 
     async def read(self) -> bytes:
         """The whole body."""
-        return b"".join([piece async for piece in self.pieces()])
+        held: list[bytes] = []
+        while piece := await self._next():
+            held.append(piece)
+        return b"".join(held)
 
     async def beginning(self) -> bytes:
         """So much of the body as an error's text takes."""
@@ -86,8 +89,12 @@ class Reply:
             yield b"".join(held)
 
     async def _next(self) -> bytes:
+        """What came as it came: `readany` would copy it. Empty at the end."""
         with transport_faults(self._endpoint):
-            return await self._content.readany()
+            piece, goes_on = await self._content.readchunk()
+            while goes_on and not piece:  # the end of a chunk, as HTTP has them
+                piece, goes_on = await self._content.readchunk()
+            return piece
 
 
 class _Body:
