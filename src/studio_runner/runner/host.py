@@ -13,6 +13,7 @@ from studio_runner.process.spawn import Spawner
 from studio_runner.reports.base import Reports
 from studio_runner.runner.directory import Premises
 from studio_runner.runner.starts import Starts
+from studio_runner.storage.registry import Stores
 
 
 @dataclass(frozen=True)
@@ -44,3 +45,4 @@ class Host:
     spawner: Spawner
     environments: EnvironmentProvider
     reports: Reports
+    stores: Stores

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 
 from studio_runner.config.settings import Settings
 from studio_runner.environments.virtualenv import VirtualenvProvider
@@ -18,6 +18,7 @@ from studio_runner.runner.host import Host, Identity
 from studio_runner.runner.recovery import recover
 from studio_runner.runner.scatter import scatter
 from studio_runner.runner.starts import Starts
+from studio_runner.storage.registry import Stores
 
 
 @asynccontextmanager
@@ -35,6 +36,7 @@ async def opened_host(
         async with (
             Spawner() as spawner,
             VirtualenvProvider(places.cache_dir, settings.caches.environments, spawner, variables) as environments,
+            aclosing(Stores(settings.storage)) as stores,
         ):
             yield Host(
                 identity=identity,
@@ -47,4 +49,5 @@ async def opened_host(
                 spawner=spawner,
                 environments=environments,
                 reports=Reports([Recorder(Records.in_directory(places.store / "db")), *listeners]),
+                stores=stores,
             )
