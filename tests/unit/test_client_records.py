@@ -8,7 +8,9 @@ import pytest
 from studio_runner.client.lookup import find
 from studio_runner.client.view import Details, status, summary
 from studio_runner.errors import NotFoundError
-from studio_runner.reports.records import DirectoryDocuments, Record, Records, StoreDocuments, without_credentials
+from studio_runner.reports.documents import DirectoryDocuments, StoreDocuments
+from studio_runner.reports.records import Record, Records, without_credentials
+from studio_runner.storage.base import Precondition
 from studio_runner.storage.files import FileStore
 
 
@@ -16,7 +18,7 @@ from studio_runner.storage.files import FileStore
 def records(request, tmp_path):
     if request.param == "directory":
         return Records(DirectoryDocuments(tmp_path / "db"))
-    return Records(StoreDocuments(FileStore(tmp_path / "db")))
+    return Records(StoreDocuments(FileStore(tmp_path / "db"), Precondition))
 
 
 def experiment(key, **fields):

@@ -28,6 +28,7 @@ def artifact(**fields):
         ("gs://bkt/a/b.tar", ("gs", "", "bkt", "a/b.tar")),
         ("file:///home/a b/x.tar", ("file", "", "", "/home/a b/x.tar")),
         ("file://localhost/x.tar", ("file", "", "", "/x.tar")),
+        ("file://home/me/x.tar", ("file", "", "", "/home/me/x.tar")),
         ("https://user:pass@host:8443/p/x.tar?q=1", ("https", "host:8443", "", "p/x.tar?q=1")),
         ("http://host/x.tar", ("http", "host", "", "x.tar")),
         ("docker://tensorflow/tensorflow:latest", ("docker", "", "", "tensorflow/tensorflow:latest")),
@@ -44,7 +45,7 @@ def test_an_address_is_taken_apart(address, location):
 @pytest.mark.parametrize(
     "address",
     ["", "x", "/home/x.tar", "s3:/h/b/k", "s3://", "s3://h", "s3://h/b", "s3://h/b/", "s3:///b/k", "gs://b", "gs:///k",
-     "file://", "file://host/x", "file://x.tar", "http://h", "http:///x", "docker://", "://h/b/k", "5x://h/b/k"],
+     "file://", "file://x.tar", "http://h", "http:///x", "docker://", "://h/b/k", "5x://h/b/k"],
 )  # fmt: skip
 def test_an_address_that_leads_nowhere_is_refused(address):
     with pytest.raises(ValueError, match="accepted is an address such as"):

@@ -20,7 +20,8 @@ from studio_runner.errors import (
     UnauthorisedError,
 )
 from studio_runner.messages.artifact import Artifact, Location
-from studio_runner.storage import transfer
+from studio_runner.storage import fetch as fetching_module
+from studio_runner.storage import upload as upload_module
 from studio_runner.storage.archive import pack, pack_file
 from studio_runner.storage.base import CHUNK, ObjectInfo, Precondition, Store
 from studio_runner.storage.budget import DiskBudget
@@ -334,7 +335,7 @@ async def test_refused_rights_are_said(setting: Setting, monkeypatch: pytest.Mon
         await setting.fetch(artifact())
 
 
-LARGE = 3 * transfer.SMALL
+LARGE = 3 * upload_module.SMALL
 NAMES = ("small", "large", "missing")
 
 
@@ -406,7 +407,7 @@ async def test_a_cancelled_upload_leaves_the_old_object(setting: Setting, monkey
             halfway.step()
             yield piece
 
-    monkeypatch.setattr(transfer, "pack", watched)
+    monkeypatch.setattr(upload_module, "pack", watched)
     upload = setting.upload(artifact())
     before = set(os.listdir("/proc/self/fd"))
     halfway.task = asyncio.create_task(upload.upload())
@@ -429,13 +430,13 @@ async def test_a_cancelled_fetch_ends_before_the_archive_does(setting: Setting, 
     setting.files.write(KEY, pack(setting.directory.parent / "source"))
     halfway = Halfway(after=3)
     budget = DiskBudget(None)
-    feed = transfer.Unpacker.feed
+    feed = fetching_module.Unpacker.feed
 
     def watched(self, chunk):
         halfway.step()
         feed(self, chunk)
 
-    monkeypatch.setattr(transfer.Unpacker, "feed", watched)
+    monkeypatch.setattr(fetching_module.Unpacker, "feed", watched)
     before = set(os.listdir("/proc/self/fd"))
     halfway.task = asyncio.create_task(setting.fetch(artifact(), budget))
     with pytest.raises(asyncio.CancelledError):
@@ -447,13 +448,13 @@ async def test_a_cancelled_fetch_ends_before_the_archive_does(setting: Setting, 
 async def test_a_cancelled_placement_leaves_no_file(setting: Setting, monkeypatch: pytest.MonkeyPatch):
     setting.files.write(KEY, [bytes(30 * CHUNK)])
     halfway = Halfway(after=3)
-    feed = transfer.Placement.feed
+    feed = fetching_module.Placement.feed
 
     def watched(self, chunk):
         halfway.step()
         feed(self, chunk)
 
-    monkeypatch.setattr(transfer.Placement, "feed", watched)
+    monkeypatch.setattr(fetching_module.Placement, "feed", watched)
     halfway.task = asyncio.create_task(setting.fetch(artifact(unpack=False)))
     with pytest.raises(asyncio.CancelledError):
         await halfway.task

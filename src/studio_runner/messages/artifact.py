@@ -66,11 +66,17 @@ def _located(scheme: str, rest: str) -> Location:
         case "gs":
             return Location(scheme, "", host, path)
         case "file":
-            return Location(scheme, "", "", slash + path if host in {"", "localhost"} else "")
+            return Location(scheme, "", "", _file_path(host, path) if slash else "")
         case "http" | "https":
             return Location(scheme, host, "", path if host else "")
         case _:  # a container's reference, or a scheme that only its store understands
             return Location(scheme, "", "", rest)
+
+
+def _file_path(host: str, path: str) -> str:
+    """Existing clients leave one slash out: in their `file://home/me/x` the first directory stands where hosts do.
+    Files of other hosts are nobody's."""
+    return f"/{path}" if host in {"", "localhost"} else f"/{host}/{path}"
 
 
 class AwsCredentials(Model):

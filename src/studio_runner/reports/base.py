@@ -3,11 +3,12 @@
 import asyncio
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 from studio_runner.errors import Reason, StudioRunnerError
+from studio_runner.messages.request import Config
 
 log = logging.getLogger(__name__)
 
@@ -17,7 +18,8 @@ class Subject:
     """The attempt that an event is about.
 
     `experiment` is the message's `experiment` object as sent (credentials and all: not for display), `number`
-    counts from 1, `directory` is where the attempt runs (None: it never got so far).
+    counts from 1, `directory` is where the attempt runs (None: it never got so far), `runner` the id of the runner
+    and `config` the message's configuration (None: it could not be read).
     """
 
     key: str
@@ -26,6 +28,8 @@ class Subject:
     number: int
     host: str
     directory: Path | None
+    runner: str = ""
+    config: Config | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True)
@@ -55,7 +59,8 @@ class Checkpointed:
 
 @dataclass(frozen=True)
 class Ended:
-    """The attempt is over. `final` is False when the experiment will be tried again."""
+    """The attempt is over. `final` is False when the experiment will be tried again; `started` is when it had its
+    directory (None: it never got so far)."""
 
     subject: Subject
     at: float
@@ -66,6 +71,7 @@ class Ended:
     final: bool
     peak_memory: int
     cpu_seconds: float
+    started: float | None = None
 
 
 Event = Started | StageEntered | Checkpointed | Ended

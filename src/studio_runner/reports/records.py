@@ -2,142 +2,31 @@
 
 `experiments/<key>` holds the message's `experiment` object as JSON, kept current by whoever knows more, plus
 one object `studio_runner` with what the runner did. `users/<owner>/experiments/<key>` and
-`projects/<project>/<key>/owner` are the indexes that existing clients keep. Credentials never get into a record.
+`projects/<project>/<key>/owner` are the indexes that existing clients keep. We write no credentials into a record;
+those that a client wrote into its own stay there, since it needs them.
 """
 
-import asyncio
-import contextlib
-import fcntl
 import json
 import logging
-import os
 import re
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 from urllib.parse import quote
 
-from studio_runner.errors import ObjectNotFoundError, StorageUnavailableError
 from studio_runner.messages.secrets import HIDDEN, mask_urls
+from studio_runner.reports.documents import DirectoryDocuments, Documents
 
 log = logging.getLogger(__name__)
 
 OWN = "studio_runner"
 """The object in a record that is ours."""
 
-Edit = Callable[[bytes | None], bytes]
-"""From what a document holds now (None: it does not exist) to what it shall hold."""
+Change = Callable[[dict[str, Any] | None], Mapping[str, Any] | None]
+"""From a record (None: it does not exist) to what it shall be (None: what it is)."""
 
 _PLAIN = re.compile(r"[^/\0]{1,200}")
-
-
-class Documents(Protocol):
-    """Small documents by key, changed one at a time."""
-
-    async def read(self, key: str) -> bytes | None: ...
-    async def change(self, key: str, edit: Edit) -> None:
-        """Replace the document by `edit` of it; nobody else's change gets lost in between where the place can
-        prevent that."""
-        ...
-
-    async def all(self, prefix: str) -> Sequence[tuple[str, bytes]]:
-        """Every document directly under `prefix` (which ends with a slash), with the rest of its key."""
-        ...
-
-
-class DirectoryDocuments:
-    """Documents as files under `root`; a change is one thread hop, under a lock that works across processes.
-
-    Not synced to the disk: a record that a power cut takes back a few seconds tells nobody anything wrong that
-    `_results` would not put right.
-    """
-
-    def __init__(self, root: Path) -> None:
-        self._root = root
-
-    async def read(self, key: str) -> bytes | None:
-        return await asyncio.to_thread(_read, self._root / key)
-
-    async def change(self, key: str, edit: Edit) -> None:
-        await asyncio.to_thread(self._change, key, edit)
-
-    async def all(self, prefix: str) -> Sequence[tuple[str, bytes]]:
-        return await asyncio.to_thread(lambda: list(self._walk(self._root / prefix)))
-
-    def _change(self, key: str, edit: Edit) -> None:
-        path = self._root / key
-        try:
-            with self._lock():
-                _replace(path, edit(_read(path)))
-        except OSError as error:
-            raise StorageUnavailableError(
-                f"The record {path} could not be written: {error.strerror or error}",
-                hint="Check the disk's free space and the permissions of the directory.",
-            ) from error
-
-    @contextlib.contextmanager
-    def _lock(self) -> Iterator[None]:
-        name = self._root / ".lock"
-        try:
-            descriptor = os.open(name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        except FileNotFoundError:
-            self._root.mkdir(parents=True, exist_ok=True, mode=0o700)
-            descriptor = os.open(name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-            yield
-        finally:
-            os.close(descriptor)
-
-    def _walk(self, directory: Path) -> Iterator[tuple[str, bytes]]:
-        try:
-            entries = list(os.scandir(directory))
-        except FileNotFoundError:
-            return
-        for entry in entries:
-            if entry.name.startswith(".") or not entry.is_file():
-                continue
-            content = _read(Path(entry.path))
-            if content is not None:
-                yield entry.name, content
-
-
-class ObjectStore(Protocol):
-    """The part of a store (`storage.base.Store`) that records need."""
-
-    def get(self, key: str) -> AsyncIterator[bytes]: ...
-    async def put(self, key: str, stream: AsyncIterator[bytes]) -> object: ...
-    def list(self, prefix: str = "") -> AsyncIterator["Named"]: ...
-
-
-class Named(Protocol):
-    """Something with a key."""
-
-    @property
-    def key(self) -> str: ...
-
-
-class StoreDocuments:
-    """Documents as objects of a store; of two changes at the same moment the later one wins."""
-
-    def __init__(self, store: ObjectStore) -> None:
-        self._store = store
-
-    async def read(self, key: str) -> bytes | None:
-        try:
-            return b"".join([piece async for piece in self._store.get(key)])
-        except ObjectNotFoundError:
-            return None
-
-    async def change(self, key: str, edit: Edit) -> None:
-        await self._store.put(key, _stream(edit(await self.read(key))))
-
-    async def all(self, prefix: str) -> Sequence[tuple[str, bytes]]:
-        keys = [found.key async for found in self._store.list(prefix)]
-        direct = [key for key in keys if "/" not in key.removeprefix(prefix)]
-        contents = [(key.removeprefix(prefix), await self.read(key)) for key in direct]
-        return [(name, content) for name, content in contents if content is not None]
 
 
 @dataclass(frozen=True)
@@ -200,6 +89,10 @@ class Records:
         document = None if content is None else _loads(key, content)
         return None if document is None else Record(key, document)
 
+    async def version(self, key: str) -> str | None:
+        """Something cheap that changes whenever the record does; None when there is none."""
+        return await self._documents.version(_experiment(key))
+
     async def update(
         self, key: str, changes: Mapping[str, Any], *, otherwise: Mapping[str, Any] | None = None
     ) -> None:
@@ -208,14 +101,18 @@ class Records:
         A record that does not exist starts as `otherwise` (the message's experiment object), so that experiments of
         clients that keep no records show up all the same.
         """
+        fresh = {"key": key, **without_credentials(otherwise or {})}
+        await self.change(key, lambda document: merge(fresh if document is None else document, changes))
 
-        def edit(content: bytes | None) -> bytes:
+    async def change(self, key: str, edit: Change) -> None:
+        """Replace the record by `edit` of it, a pure function that may be called again (`merge` helps)."""
+
+        def edited(content: bytes | None) -> bytes | None:
             document = None if content is None else _loads(key, content)
-            if document is None:
-                document = {"key": key, **without_credentials(otherwise or {})}
-            return _dumps(_merge(document, without_credentials(changes)))
+            changed = edit(document)
+            return None if changed is None else _dumps(changed)
 
-        await self._documents.change(_experiment(key), edit)
+        await self._documents.change(_experiment(key), edited)
 
     async def list(self) -> Sequence[Record]:
         """Every record, the newest first."""
@@ -251,11 +148,16 @@ def _clean(value: Any) -> Any:
     return value
 
 
-def _merge(document: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+def merge(document: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """The document with the changes, which lose their credentials: objects merge, any other value replaces."""
+    return _merged(document, without_credentials(changes))
+
+
+def _merged(document: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
     merged = dict(document)
     for key, value in changes.items():
         old = merged.get(key)
-        merged[key] = _merge(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
+        merged[key] = _merged(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
     return merged
 
 
@@ -283,32 +185,3 @@ def _loads(name: str, content: bytes) -> dict[str, Any] | None:
 
 def _dumps(value: Any) -> bytes:
     return json.dumps(value, ensure_ascii=False).encode(errors="surrogateescape")
-
-
-def _read(path: Path) -> bytes | None:
-    try:
-        return path.read_bytes()
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-
-
-def _replace(path: Path, content: bytes) -> None:
-    """Write beside and rename. Under the lock nobody else uses the name beside."""
-    beside = path.with_name(".new")
-    try:
-        _write(beside, content)
-    except FileNotFoundError:
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        _write(beside, content)
-    beside.rename(path)
-
-
-def _write(path: Path, content: bytes) -> None:
-    with path.open("wb", buffering=0) as file:
-        left = memoryview(content)
-        while left:
-            left = left[file.write(left) :]
-
-
-async def _stream(content: bytes) -> AsyncIterator[bytes]:
-    yield content

@@ -237,6 +237,8 @@ class Attempt:
             number=self._number,
             host=self._host.identity.host,
             directory=place,
+            runner=self._host.identity.runner,
+            config=self._admission.request.config if self._admission.request else None,
         )
 
     async def _report_end(self, subject: Subject, outcome: Outcome, end: Exit | None) -> None:
@@ -251,6 +253,7 @@ class Attempt:
                 final=self._is_final(outcome),
                 peak_memory=end.peak_memory if end else 0,
                 cpu_seconds=end.cpu_seconds if end else 0.0,
+                started=self.trial.started_at if self.trial else None,
             )
         )
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from types import TracebackType
 from typing import Protocol, Self
 
+from studio_runner.errors import ObjectNotFoundError
 from studio_runner.storage.base import ObjectInfo, Precondition, Store
 
 
@@ -37,3 +38,12 @@ def blocking(store: Store) -> BlockingStore | None:
     longer than some of the calls.)"""
     here: BlockingStore | None = getattr(store, "here", None)
     return here
+
+
+def has(store: BlockingStore, key: str) -> bool:
+    """Whether there is an object of that key."""
+    try:
+        store.info(key)
+    except ObjectNotFoundError:
+        return False
+    return True

@@ -1,0 +1,124 @@
+"""Existing StudioML clients, unmodified, in environments and homes of their own."""
+
+import json
+import os
+import subprocess
+import sys
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import yaml
+
+from studio_runner.testing import Installation
+
+ROOT = Path(__file__).parents[3]
+PROGRAMS = Path(__file__).parent / "programs"
+NO_PYTHON = 3
+RESOURCES = {"cpus": 1, "ram": "300m", "hdd": "500m", "gpus": 0}
+
+
+@pytest.fixture(scope="session")
+def studioml():
+    """The directory of the clients' environments: `client` and `completion-service`."""
+    directory = ROOT / "build" / "studioml"
+    made = subprocess.run(
+        [sys.executable, ROOT / "scripts/install-studioml-client", directory], capture_output=True, text=True
+    )
+    if made.returncode == NO_PYTHON:
+        complaint = f"NOT TESTED against the studioml package: {made.stderr}"
+        pytest.fail(complaint) if os.environ.get("CI") else pytest.skip(complaint)
+    assert made.returncode == 0, made.stderr
+    return directory
+
+
+@dataclass(frozen=True)
+class Client:
+    """A person with the client in `environment` and a home directory."""
+
+    environment: Path
+    home: Path
+
+    def configure(self, **sections):
+        """Write ~/.studioml/config.yaml."""
+        document = {
+            "server": {"authentication": "None"},
+            "verbose": "error",
+            "saveMetricsFrequency": "100ms",
+            "saveWorkspaceFrequency": "1m",
+            "experimentLifetime": "4h",
+            "resources_needed": RESOURCES,
+            "sleep_time": 1,
+            **sections,
+        }
+        path = self.home / ".studioml" / "config.yaml"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(yaml.safe_dump(document))
+
+    def project(self, *programs):
+        """A directory with copies of these programs."""
+        directory = self.home / f"project-{uuid.uuid4().hex[:6]}"
+        directory.mkdir()
+        for name in programs:
+            (directory / name).write_bytes((PROGRAMS / name).read_bytes())
+        return directory
+
+    def submit(self, queue, *words, project):
+        """`studio-run` from the project's directory; the experiment's key."""
+        key = f"client-{uuid.uuid4()}"
+        self.call("studio-run", "--experiment", key, "--queue", queue, *words, cwd=project)
+        return key
+
+    def statuses(self):
+        """What `studio-runs list` shows, by key."""
+        rows = [line.split("|") for line in self.call("studio-runs", "list").splitlines() if line.startswith("|")]
+        return {row[2].strip(): row[4].strip() for row in rows[1:]}
+
+    def stop(self, key):
+        self.call("studio-runs", "stop", key)
+
+    def fetch(self, key, label):
+        """An artifact, as the client's own library fetches it: content by relative name."""
+        said = self.call("python", PROGRAMS / "fetch.py", key, label)
+        directory = Path(json.loads(said.splitlines()[-1]))
+        files = [path for path in directory.rglob("*") if path.is_file()]
+        return {str(path.relative_to(directory)): path.read_bytes() for path in files}
+
+    def output(self, key):
+        return self.fetch(key, "output")["output"].decode()
+
+    def call(self, program, *words, cwd=None):
+        """Run a program of the client's environment; what it wrote."""
+        done = subprocess.run(
+            [self.environment / "bin" / program, *words],
+            cwd=cwd or self.home,
+            env=self.variables,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=120,
+        )
+        assert done.returncode == 0, f"{program} ended with {done.returncode}:\n{done.stdout}\n{done.stderr}"
+        return done.stdout
+
+    @property
+    def variables(self):
+        return {
+            "HOME": str(self.home),
+            "PATH": f"{self.environment / 'bin'}:{os.environ['PATH']}",
+            "PYTHONWARNINGS": "ignore",
+        }
+
+
+@pytest.fixture
+def client(studioml, tmp_path):
+    return Client(studioml / "client", tmp_path)
+
+
+@pytest.fixture
+def machine(tmp_path, cache):
+    """A runner's place that shares the client's home, as on one person's machine."""
+    place = Installation(tmp_path / ".studioml", cache)
+    place.home.mkdir()
+    return place
