@@ -65,8 +65,9 @@ class Artifacts:
             for label, artifact in request.artifacts.items()
         }
         self.fence = self._make_fence(request.body, {"attempt": number, "runner": runner})
+        still_mine = self.fence.hold if self.fence else None
         self._uploads = {
-            label: Upload(place.artifact, place.store, place.key, place.directory)
+            label: Upload(place.artifact, place.store, place.key, place.directory, still_mine=still_mine)
             for label, place in self._places.items()
             if place.artifact.mutable and label not in DOCUMENTS
         }

@@ -180,8 +180,10 @@ class Attempt:
             found.append(watchers.time_limit(limit))
         if deadline := request.lifetime_deadline:
             found.append(watchers.lifetime(deadline))
+        requested = self._host.databases.stop_request(trial.subject)
+        found.append(watchers.stop_request(requested, settings.experiments.stop_poll))
         if status := trial.artifacts.stop_watch():
-            found.append(watchers.stop_file(status.requested, settings.experiments.stop_poll))
+            found.append(watchers.stop_request(status.requested, settings.experiments.stop_poll))
         return found
 
     def _lease(self, trial: Trial) -> Coroutine[None, None, None]:

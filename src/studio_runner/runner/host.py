@@ -11,6 +11,7 @@ from studio_runner.environments.base import EnvironmentProvider
 from studio_runner.machine.ledger import Ledger
 from studio_runner.process.spawn import Spawner
 from studio_runner.reports.base import Reports
+from studio_runner.reports.databases import Databases
 from studio_runner.runner.directory import Premises
 from studio_runner.runner.starts import Starts
 from studio_runner.storage.registry import Stores
@@ -46,3 +47,4 @@ class Host:
     environments: EnvironmentProvider
     reports: Reports
     stores: Stores
+    databases: Databases

@@ -1,23 +1,28 @@
 """Opening a host: clear up after the dead, then start what attempts share."""
 
 import os
-from collections.abc import AsyncIterator, Sequence
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from functools import partial
 
 from studio_runner.config.settings import Settings
 from studio_runner.environments.virtualenv import VirtualenvProvider
 from studio_runner.machine.inventory import inventory
 from studio_runner.machine.ledger import Ledger
+from studio_runner.messages.request import StoreConfig
 from studio_runner.process.environ import clean_environment
 from studio_runner.process.spawn import Spawner
 from studio_runner.reports.base import Reporter, Reports
-from studio_runner.reports.recorder import Recorder
-from studio_runner.reports.records import Records
+from studio_runner.reports.databases import Databases
+from studio_runner.reports.documents import Documents, StoreDocuments
+from studio_runner.reports.opening import dashboard_address, opened_reporters
 from studio_runner.runner.directory import occupied
 from studio_runner.runner.host import Host, Identity
 from studio_runner.runner.recovery import recover
 from studio_runner.runner.scatter import scatter
 from studio_runner.runner.starts import Starts
+from studio_runner.storage.access import access_of_section
+from studio_runner.storage.base import Precondition
 from studio_runner.storage.registry import Stores
 
 
@@ -36,7 +41,8 @@ async def opened_host(
         async with (
             Spawner() as spawner,
             VirtualenvProvider(places.cache_dir, settings.caches.environments, spawner, variables) as environments,
-            aclosing(Stores(settings.storage)) as stores,
+            Stores(settings.storage) as stores,
+            _opened_reports(settings, identity, stores) as (databases, reporters),
         ):
             yield Host(
                 identity=identity,
@@ -48,6 +54,25 @@ async def opened_host(
                 starts=Starts(),
                 spawner=spawner,
                 environments=environments,
-                reports=Reports([Recorder(Records.in_directory(places.store / "db")), *listeners]),
+                reports=Reports([*reporters, *listeners]),
                 stores=stores,
+                databases=databases,
             )
+
+
+@asynccontextmanager
+async def _opened_reports(
+    settings: Settings, identity: Identity, stores: Stores
+) -> AsyncIterator[tuple[Databases, Sequence[Reporter]]]:
+    """The records of this runner and of its senders, and everybody who is told of experiments."""
+    databases = Databases(settings.places.store / "db", partial(documents_in, stores))
+    dashboard = dashboard_address(settings.http, identity.host)
+    async with opened_reporters(settings.reports, databases, dashboard) as reporters:
+        yield databases, reporters
+
+
+def documents_in(stores: Stores, section: StoreConfig, variables: Mapping[str, str]) -> Documents | None:
+    """The documents of a message's database; None where no store knows its kind."""
+    location, access = access_of_section(section, variables)
+    store, _ = stores.open(location, access)
+    return StoreDocuments(store, Precondition)

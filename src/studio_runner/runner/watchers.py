@@ -44,8 +44,8 @@ async def asked(wish: "asyncio.Future[Outcome]") -> None:
     raise Halt(await asyncio.shield(wish))
 
 
-async def stop_file(requested: Callable[[], Awaitable[bool]], period: float) -> None:
-    """The `_status` artifact, written by the experimenter's client."""
+async def stop_request(requested: Callable[[], Awaitable[bool]], period: float) -> None:
+    """The `_status` artifact or the experiment's record, written by the experimenter's client."""
     while True:
         await asyncio.sleep(period)
         with contextlib.suppress(StudioRunnerError):  # it cannot be read now: the next look may
