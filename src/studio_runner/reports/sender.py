@@ -86,7 +86,9 @@ class SenderRecorder:
         self._lingering[task] = page
         task.add_done_callback(lambda done: self._lingering.pop(done, None))
         if len(self._lingering) > MOST_LINGERING:
-            next(iter(self._lingering)).cancel()
+            oldest = next(iter(self._lingering))
+            log.info("%s is given up: too many wait", self._lingering.pop(oldest))
+            oldest.cancel()
 
 
 class _Page:
@@ -99,12 +101,15 @@ class _Page:
         self._begin = None if _COMPLETION in subject.experiment else begun(subject)
         self._give_up: float | None = None
 
+    def __str__(self) -> str:
+        return f"The record of experiment {self._subject.key} in {self.database.name}"
+
     async def _bring(self) -> None:
         """Try until it is written, or until it has been of no use for long."""
         pause = FIRST_PAUSE
         while not await self._written():
             if self._too_late():
-                log.warning("The record of experiment %s in %s is given up", self._subject.key, self.database.name)
+                log.info("%s is given up", self)
                 return
             await self._pause(pause)
             pause = min(2 * pause, LONGEST_PAUSE)
