@@ -3,12 +3,16 @@
 import asyncio
 import hashlib
 import os
+import random
 import shutil
 import tarfile
-from collections.abc import AsyncIterator
+import threading
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pytest
 
@@ -16,6 +20,8 @@ from studio_runner.errors import (
     ArtifactInvalidError,
     ArtifactMissingError,
     DiskExceededError,
+    LeaseLostError,
+    PreconditionFailedError,
     StorageUnavailableError,
     UnauthorisedError,
 )
@@ -26,6 +32,7 @@ from studio_runner.storage.archive import pack, pack_file
 from studio_runner.storage.base import CHUNK, ObjectInfo, Precondition, Store
 from studio_runner.storage.budget import DiskBudget
 from studio_runner.storage.files import FileStore
+from studio_runner.storage.ranges import PART, WINDOW
 from studio_runner.storage.registry import open_store
 from studio_runner.storage.transfer import Fetch, Upload, fetch, fetch_all, upload_all
 
@@ -54,6 +61,47 @@ class Streaming:
         await self._files.delete(key)
 
 
+class Elsewhere(Streaming):
+    """A store that has, besides, what one across the network has; it counts what it is asked."""
+
+    def __init__(self, files: FileStore) -> None:
+        super().__init__(files)
+        self.asked: Counter[str] = Counter()
+        self.most = self._reading = 0
+
+    @property
+    def there(self) -> Self:
+        return self
+
+    async def head(self, key: str) -> ObjectInfo:
+        self.asked["head"] += 1
+        return await super().head(key)
+
+    @asynccontextmanager
+    async def open(self, key: str) -> AsyncIterator[tuple[ObjectInfo, AsyncIterator[bytes]]]:
+        self.asked["open"] += 1
+        stream = super().get(key)
+        info = await super().head(key)
+        async with aclosing(stream):
+            yield info, stream
+
+    async def read_range(self, key: str, start: int, end: int, etag: str) -> bytes:
+        self.asked["range"] += 1
+        self._reading += 1
+        self.most = max(self.most, self._reading)
+        try:
+            return await self._range(key, start, end, etag)
+        finally:
+            self._reading -= 1
+
+    async def _range(self, key: str, start: int, end: int, etag: str) -> bytes:
+        await asyncio.sleep(0.02 if start % 3 else 0.001)  # not in the order in which they were asked for
+        with self._files.read(key) as reading:
+            if reading.info.etag != etag:
+                raise PreconditionFailedError(key)
+            return os.pread(reading._descriptor, end - start, start)
+
+
 @dataclass
 class Setting:
     files: FileStore
@@ -78,11 +126,17 @@ class Setting:
             os.utime(path, (1_000_000_000, 1_000_000_000))
 
 
-@pytest.fixture(params=["blocking", "streaming"])
+KINDS: dict[str, Callable[[FileStore], Store]] = {
+    "blocking": lambda files: files,
+    "streaming": Streaming,
+    "remote": Elsewhere,
+}
+
+
+@pytest.fixture(params=KINDS)
 def setting(request: pytest.FixtureRequest, tmp_path: Path) -> Setting:
     files = FileStore(tmp_path / "store")
-    store: Store = files if request.param == "blocking" else Streaming(files)
-    return Setting(files, store, tmp_path / "experiment" / "modeldir")
+    return Setting(files, KINDS[request.param](files), tmp_path / "experiment" / "modeldir")
 
 
 def artifact(**changes: Any) -> Artifact:
@@ -467,6 +521,175 @@ async def test_uploads_of_one_artifact_take_turns(setting: Setting):
     setting.settle()
     upload = setting.upload(artifact())
     assert sorted(await asyncio.gather(*(upload.upload() for _ in range(4)))) == [False, False, False, True]
+
+
+@pytest.fixture
+def elsewhere(tmp_path: Path) -> Setting:
+    files = FileStore(tmp_path / "store")
+    return Setting(files, Elsewhere(files), tmp_path / "experiment" / "modeldir")
+
+
+def asked(setting: Setting) -> Counter[str]:
+    assert isinstance(setting.store, Elsewhere)
+    return setting.store.asked
+
+
+async def test_a_small_object_takes_one_request(elsewhere: Setting):
+    elsewhere.files.write(KEY, [pack_file("a", b"x" * 100_000)])
+    await elsewhere.fetch(artifact())
+    assert asked(elsewhere) == {"open": 1}
+
+
+async def test_one_that_is_missing_takes_one_request_too(elsewhere: Setting):
+    await elsewhere.fetch(artifact())
+    assert asked(elsewhere) == {"open": 1}
+    assert elsewhere.directory.is_dir()
+
+
+@pytest.mark.parametrize("size", [PART, PART + 1, 20 * PART + 12_345])
+async def test_a_large_object_is_read_by_ranges_and_put_together(elsewhere: Setting, size: int):
+    content = random.Random(1).randbytes(size)
+    elsewhere.files.write(KEY, [content])
+    await elsewhere.fetch(artifact(unpack=False))
+    assert (elsewhere.directory / "modeldir.tar").read_bytes() == content
+    assert asked(elsewhere)["range"] == (size - 1) // PART
+
+
+async def test_reading_ahead_is_bounded(elsewhere: Setting, monkeypatch: pytest.MonkeyPatch):
+    elsewhere.files.write(KEY, [bytes(20 * PART)])
+    held = threading.Event()
+    feed = fetching_module.Placement.feed
+
+    def held_up(self, chunk):
+        held.wait(10)
+        feed(self, chunk)
+
+    monkeypatch.setattr(fetching_module.Placement, "feed", held_up)
+    task = asyncio.create_task(elsewhere.fetch(artifact(unpack=False)))
+    before = -1
+    while asked(elsewhere)["range"] != before:
+        before = asked(elsewhere)["range"]
+        await asyncio.sleep(0.3)
+    assert before == WINDOW - 1
+    held.set()
+    assert (await task).size == 20 * PART
+    assert elsewhere.store.most > 1, "one range after the other"
+
+
+async def test_an_object_that_is_replaced_while_it_is_read(elsewhere: Setting, monkeypatch: pytest.MonkeyPatch):
+    elsewhere.files.write(KEY, [bytes(5 * PART)])
+
+    async def other(*args):
+        raise PreconditionFailedError("another version")
+
+    monkeypatch.setattr(elsewhere.store, "read_range", other)
+    with pytest.raises(StorageUnavailableError, match=r"artifact modeldir .* was replaced while it was read"):
+        await elsewhere.fetch(artifact(unpack=False))
+    assert os.listdir(elsewhere.directory) == []
+
+
+async def test_a_broken_range_ends_the_transfer(elsewhere: Setting, monkeypatch: pytest.MonkeyPatch):
+    elsewhere.files.write(KEY, [bytes(16 * PART)])
+    there = elsewhere.store.read_range
+
+    async def broken(key, start, end, etag):
+        if start >= 10 * PART:
+            raise StorageUnavailableError("503 SlowDown")
+        return await there(key, start, end, etag)
+
+    monkeypatch.setattr(elsewhere.store, "read_range", broken)
+    with pytest.raises(StorageUnavailableError, match=r"artifact modeldir .*503 SlowDown"):
+        await elsewhere.fetch(artifact(unpack=False))
+    assert os.listdir(elsewhere.directory) == []
+
+
+@pytest.mark.parametrize("size", [10, 3 * PART], ids=["small", "large"])
+async def test_our_own_version_is_replaced_without_asking(elsewhere: Setting, size: int):
+    async def never() -> None:
+        raise AssertionError("asked")
+
+    upload = elsewhere.upload(artifact(), still_mine=never)
+    elsewhere.directory.mkdir(parents=True)
+    for letter in "abc":
+        with open(elsewhere.directory / letter, "wb") as file:
+            file.truncate(size)
+        assert await upload.upload()
+    assert elsewhere.stored() == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize("size", [10, 3 * PART], ids=["small", "large"])
+async def test_a_fetched_version_is_replaced_without_asking(elsewhere: Setting, size: int):
+    async def never() -> None:
+        raise AssertionError("asked")
+
+    elsewhere.files.write(KEY, [pack_file("a", bytes(size))])
+    upload = elsewhere.upload(artifact(), still_mine=never)
+    await fetch_all([Fetch(artifact(), elsewhere.store, KEY, elsewhere.directory, upload)], [], DiskBudget(None))
+    (elsewhere.directory / "b").write_bytes(b"new")
+    assert await upload.upload()
+    assert elsewhere.stored() == ["a", "b"]
+
+
+@pytest.mark.parametrize("size", [10, 3 * PART], ids=["small", "large"])
+async def test_a_successors_version_is_not_replaced(elsewhere: Setting, size: int):
+    async def taken_over() -> None:
+        raise LeaseLostError("attempt 2 has it")
+
+    upload = elsewhere.upload(artifact(), still_mine=taken_over)
+    elsewhere.directory.mkdir(parents=True)
+    (elsewhere.directory / "a").write_bytes(bytes(size))
+    assert await upload.upload()
+    theirs = elsewhere.files.write(KEY, [pack_file("theirs", b"x")])
+    (elsewhere.directory / "b").write_bytes(bytes(size))
+    with pytest.raises(LeaseLostError):
+        await upload.upload()
+    assert elsewhere.files.info(KEY) == theirs
+
+
+@pytest.mark.parametrize("size", [10, 3 * PART], ids=["small", "large"])
+async def test_a_predecessors_version_is_replaced_after_asking(elsewhere: Setting, size: int):
+    questions = []
+
+    async def mine() -> None:
+        questions.append(1)
+
+    elsewhere.files.write(KEY, [pack_file("predecessor", b"x")])
+    upload = elsewhere.upload(artifact(), still_mine=mine)
+    elsewhere.directory.mkdir(parents=True)
+    (elsewhere.directory / "a").write_bytes(bytes(size))
+    assert await upload.upload()
+    assert elsewhere.stored() == ["a"]
+    assert questions == [1]
+
+
+async def test_a_successor_that_writes_after_we_were_told_that_it_is_ours(elsewhere: Setting):
+    answers = []
+
+    async def just_before_the_takeover() -> None:
+        answers.append(1)
+        if len(answers) > 1:
+            raise LeaseLostError("attempt 2 has it")
+        elsewhere.files.write(KEY, [pack_file("successor", b"x")])
+
+    elsewhere.files.write(KEY, [pack_file("predecessor", b"x")])
+    upload = elsewhere.upload(artifact(), still_mine=just_before_the_takeover)
+    elsewhere.directory.mkdir(parents=True)
+    (elsewhere.directory / "a").write_bytes(b"x")
+    with pytest.raises(LeaseLostError):
+        await upload.upload()
+    assert elsewhere.stored() == ["successor"]
+
+
+async def test_somebody_who_keeps_writing(elsewhere: Setting):
+    async def mine() -> None:
+        elsewhere.files.write(KEY, [pack_file("somebody", b"x")])
+
+    elsewhere.files.write(KEY, [b"x"])
+    upload = elsewhere.upload(artifact(), still_mine=mine)
+    elsewhere.directory.mkdir(parents=True)
+    (elsewhere.directory / "a").write_bytes(b"x")
+    with pytest.raises(StorageUnavailableError, match=r"artifact modeldir .*somebody else keeps writing it"):
+        await upload.upload()
 
 
 def test_file_addresses_open_a_store(tmp_path: Path):

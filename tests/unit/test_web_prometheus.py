@@ -5,7 +5,14 @@ from studio_runner.errors import Reason
 from studio_runner.machine.inventory import Capacity
 from studio_runner.reports import prometheus
 from studio_runner.reports.base import Ended, StageEntered, Started, Subject
-from studio_runner.reports.prometheus import CacheFigures, Metrics, QueueFigures, Standing, queue_type
+from studio_runner.reports.prometheus import (
+    ArtifactFigures,
+    CacheFigures,
+    Metrics,
+    QueueFigures,
+    Standing,
+    queue_type,
+)
 
 IDLE = Standing(
     host="h", total=Capacity(8, 16, 100), free=Capacity(6, 12, 100), draining=False, running=(), queues=(),
@@ -129,4 +136,16 @@ def test_names_of_strangers_are_quoted():
 
 
 def test_queue_types():
-    assert [queue_type(name) for name in ("local_a_b", "sqs_x", "plain")] == ["local", "sqs", "plain"]
+    assert [queue_type(name) for name in ("local_a_b", "sqs_x", "rmq_y@v", "plain")] == [
+        "local",
+        "sqs",
+        "rmq",
+        "local",
+    ]
+
+
+def test_the_cache_of_artifacts():
+    artifacts = ArtifactFigures(hits={"abc": 3}, misses={"abc": 1, "others": 2})
+    found = figures(Metrics(), Standing(**{**vars(IDLE), "artifacts": artifacts}))
+    assert found["runner_cache_hits", ("hash", "abc"), ("host", "h")] == 3
+    assert found["runner_cache_misses", ("hash", "others"), ("host", "h")] == 2

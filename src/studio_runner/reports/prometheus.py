@@ -1,7 +1,7 @@
 """Figures for Prometheus: what happened, counted as it happens, and how things stand, looked up when asked.
 
 Names with the prefix `runner_` are those that existing dashboards ask for (INTERFACE section 10); ours begin with
-`studio_runner_`. The number of series is bounded: only a running experiment has a series of its own.
+`studio_runner_`. The number of series is bounded: only a running experiment, and a kept artifact, has a series of its own.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -25,6 +25,7 @@ MOST_OPEN = 10_000
 _SECONDS = (0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100, 300, 1000, 3000, 10_000, 30_000, 100_000)
 _KNOWN_TIME = 10.0
 """A `time_added` below this means that nobody knows it (INTERFACE section 1)."""
+_QUEUE_TYPES = frozenset({"local", "rmq", "sqs"})
 _QUEUE = ("host", "queue_type", "queue_name")
 _PROJECT = ("host", "project", "experiment", "queue_type", "queue_name")
 
@@ -36,6 +37,15 @@ class CacheFigures:
     hits: int
     misses: int
     size: int
+
+
+@dataclass(frozen=True)
+class ArtifactFigures:
+    """The cache of artifacts: uses by the name that an artifact has in it. Whoever counts keeps the number of names
+    bounded."""
+
+    hits: Mapping[str, int] = field(default_factory=dict)
+    misses: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -61,6 +71,7 @@ class Standing:
     running: Sequence[Subject]
     queues: Sequence[QueueFigures]
     environments: CacheFigures
+    artifacts: ArtifactFigures = ArtifactFigures()
 
 
 class Metrics:
@@ -153,14 +164,16 @@ class _Collected:
 
 
 def queue_type(queue: str) -> str:
-    """`local` of `local_default`."""
-    return queue.partition("_")[0]
+    """`rmq` of `rmq_gpu`; a queue whose name says nothing is a directory (`local`)."""
+    named = queue.partition("_")[0]
+    return named if named in _QUEUE_TYPES else "local"
 
 
 def _standing(standing: Standing) -> Iterator[Metric]:
     yield from _machine(standing)
     yield _running(standing.host, standing.running)
     yield from _queues(standing.host, standing.queues)
+    yield from _artifacts(standing.host, standing.artifacts)
     cache = standing.environments
     name = "studio_runner_environment_cache"
     yield CounterMetricFamily(f"{name}_hits", "Environments that were there already.", cache.hits)
@@ -204,6 +217,18 @@ def _queues(host: str, queues: Sequence[QueueFigures]) -> Iterator[Metric]:
         for state, count in queue.messages.items():
             depth.add_metric((queue_type(queue.name), queue.name, state), count)
     yield depth
+
+
+def _artifacts(host: str, figures: ArtifactFigures) -> Iterator[Metric]:
+    counted = {
+        "runner_cache_hits": ("Times an artifact was in the cache.", figures.hits),
+        "runner_cache_misses": ("Times an artifact had to be fetched.", figures.misses),
+    }
+    for name, (about, counts) in counted.items():
+        family = UnknownMetricFamily(name, about, labels=("host", "hash"))
+        for artifact, count in counts.items():
+            family.add_metric((host, artifact), count)
+        yield family
 
 
 def _project(subject: Subject) -> str:

@@ -34,6 +34,9 @@ from studio_runner.storage.untar import TarReader
 Note = Callable[[str], None]
 """Takes one sentence for the person whose artifact it is."""
 
+Tap = Callable[[bytes], None]
+"""Takes the pieces of a plain archive, or a file, beside whoever they are for."""
+
 _log = logging.getLogger(__name__)
 _OPEN = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
@@ -44,10 +47,12 @@ class GivenUpError(Exception):
 
 class Unpacker:
     """Unpacks one archive, of any kind, into `directory`, which exists. Everything it opened is closed when its
-    context ends. Safe to use from another thread than the one that made it, one at a time."""
+    context ends. Safe to use from another thread than the one that made it, one at a time. `tap` is told of what
+    was in it, decompressed."""
 
-    def __init__(self, directory: Path, budget: DiskBudget) -> None:
+    def __init__(self, directory: Path, budget: DiskBudget, tap: Tap | None = None) -> None:
         self._directory = directory
+        self._tap = tap
         self._head: bytes | None = b""
         self._given_up = False
         self._kind = Compression.NONE
@@ -107,6 +112,8 @@ class Unpacker:
             for piece in self._expander.feed(chunk):
                 if self._given_up:
                     raise GivenUpError
+                if self._tap is not None:
+                    self._tap(piece)
                 self._reader.feed(piece)
         except OSError as error:
             raise member_fault(error, os.fsdecode(self._extraction.member), str(self._directory)) from error

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 
+from studio_runner.errors import ObjectNotFoundError, PreconditionFailedError, StorageUnavailableError
 from studio_runner.storage.base import CHUNK, ObjectInfo, Remote
 from studio_runner.storage.flow import Inflow
 
@@ -53,7 +54,7 @@ class Ranges:
                 group.create_task(self._deliver(flow), name="deliver parts")
                 group.create_task(self._ask(group, stream, flow), name="ask for parts")
         except BaseExceptionGroup as errors:
-            raise errors.exceptions[0] from None
+            raise _named(errors.exceptions[0], self._info.key) from errors
 
     async def _ask(self, group: asyncio.TaskGroup, stream: AsyncIterator[bytes], flow: Inflow) -> None:
         await flow.room()
@@ -68,6 +69,15 @@ class Ranges:
     async def _deliver(self, flow: Inflow) -> None:
         while (part := await self._parts.get()) is not None:
             flow.push(await part)
+
+
+def _named(error: BaseException, key: str) -> BaseException:
+    """What ended the transfer; that another version is there now is nothing that the caller asked about."""
+    if isinstance(error, PreconditionFailedError | ObjectNotFoundError):
+        return StorageUnavailableError(
+            f"{key} was replaced while it was read", hint="it is read again from its start later"
+        )
+    return error
 
 
 async def _first(stream: AsyncIterator[bytes]) -> bytes:

@@ -7,7 +7,7 @@ from types import TracebackType
 from typing import Protocol, Self
 
 from studio_runner.errors import ArtifactInvalidError
-from studio_runner.storage.archive import GivenUpError
+from studio_runner.storage.archive import GivenUpError, Tap
 from studio_runner.storage.budget import DiskBudget
 from studio_runner.storage.faults import disk_fault
 
@@ -27,11 +27,12 @@ class Sink(Protocol):
 
 
 class Placement:
-    """Places a stream as the file `path`; one that fails leaves no file."""
+    """Places a stream as the file `path`; one that fails leaves no file. `tap` is told of every piece."""
 
-    def __init__(self, path: Path, budget: DiskBudget) -> None:
+    def __init__(self, path: Path, budget: DiskBudget, tap: Tap | None = None) -> None:
         self._path = path
         self._budget = budget
+        self._tap = tap
         self._given_up = False
         try:
             self._descriptor = os.open(path, _CREATE, 0o644)
@@ -52,6 +53,8 @@ class Placement:
         if self._given_up:
             raise GivenUpError
         self._budget.charge(len(chunk))
+        if self._tap is not None:
+            self._tap(chunk)
         view = memoryview(chunk)
         try:
             while view:
@@ -66,13 +69,18 @@ class Placement:
         self._given_up = True
 
 
-class Verification:
-    """Passes a stream on to `sink` and compares its SHA-256 with what the sender promised."""
+class Digest:
+    """Passes a stream on to `sink` and computes its SHA-256, which must be `expected` where that is given."""
 
-    def __init__(self, sink: Sink, sha256: str) -> None:
+    def __init__(self, sink: Sink, expected: str | None) -> None:
         self._sink = sink
-        self._expected = sha256
+        self._expected = expected
         self._digest = hashlib.sha256()
+
+    @property
+    def sha256(self) -> str:
+        """Of what was fed so far."""
+        return self._digest.hexdigest()
 
     def __enter__(self) -> Self:
         self._sink.__enter__()
@@ -89,12 +97,14 @@ class Verification:
 
     def close(self) -> None:
         """ArtifactInvalidError when the stream was not what was promised."""
-        found = self._digest.hexdigest()
-        if found != self._expected:
-            raise ArtifactInvalidError(
-                f"is not what was sent: its SHA-256 is {found}, the message says {self._expected}"
-            )
+        verify(self.sha256, self._expected)
         self._sink.close()
 
     def give_up(self) -> None:
         self._sink.give_up()
+
+
+def verify(sha256: str, expected: str | None) -> None:
+    """ArtifactInvalidError when the sender promised something else."""
+    if expected and sha256 != expected:
+        raise ArtifactInvalidError(f"is not what was sent: its SHA-256 is {sha256}, the message says {expected}")

@@ -17,6 +17,7 @@ from studio_runner.storage.archive import pack_file
 from studio_runner.storage.base import Store
 from studio_runner.storage.blocking import BlockingStore, blocking, has
 from studio_runner.storage.budget import DiskBudget
+from studio_runner.storage.cache import ArtifactCache
 from studio_runner.storage.compression import Compression
 from studio_runner.storage.fetch import Fetching, fetch
 from studio_runner.storage.threads import in_thread
@@ -50,7 +51,12 @@ class Removal(NamedTuple):
     key: str
 
 
-async def fetch_all(fetches: Sequence[Fetch], removals: Sequence[Removal], budget: DiskBudget) -> None:
+async def fetch_all(
+    fetches: Sequence[Fetch],
+    removals: Sequence[Removal],
+    budget: DiskBudget,
+    cache: ArtifactCache | None = None,
+) -> None:
     """Bring every artifact here and remove what must not be there, side by side; the first error ends the others.
 
     Errors are those of `fetch`, in an ExceptionGroup.
@@ -60,7 +66,7 @@ async def fetch_all(fetches: Sequence[Fetch], removals: Sequence[Removal], budge
         for removal in left:
             group.create_task(removal.store.delete(removal.key), name=f"remove {removal.key}")
         for one in large:
-            group.create_task(_fetch_one(one, budget), name=f"fetch {one.artifact.label}")
+            group.create_task(_fetch_one(one, budget, cache), name=f"fetch {one.artifact.label}")
 
 
 def _begin_small(
@@ -95,8 +101,8 @@ def _fetched(one: Fetch, store: BlockingStore, budget: DiskBudget) -> bool:
     return True
 
 
-async def _fetch_one(one: Fetch, budget: DiskBudget) -> None:
-    info = await fetch(one.artifact, one.store, one.key, one.directory, budget)
+async def _fetch_one(one: Fetch, budget: DiskBudget, cache: ArtifactCache | None) -> None:
+    info = await fetch(one.artifact, one.store, one.key, one.directory, budget, cache=cache)
     if one.upload:
         one.upload.saw(info)
         if info:

@@ -1,0 +1,180 @@
+"""HTTP for all stores of a process: one pool of connections."""
+
+import asyncio
+import ssl
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
+
+import aiohttp
+from yarl import URL
+
+from studio_runner.config.settings import StorageSettings
+from studio_runner.storage.base import CHUNK
+from studio_runner.storage.objects.retry import PassingError
+from studio_runner.storage.objects.tls import tls_context
+from studio_runner.storage.objects.transport import transport_faults
+
+STALL = 30.0
+"""Seconds without a byte after which a connection is given up."""
+_CONNECT = 10.0
+_CONNECTIONS = 128
+_SLICE = 1 << 18
+_REFUSAL = 1 << 16
+_LANES = 16
+
+
+@dataclass(frozen=True)
+class Call:
+    """One HTTP request; `url` is encoded already. `follow`: how many redirects."""
+
+    method: str
+    url: str
+    headers: Mapping[str, str] = field(repr=False)
+    body: bytes = field(default=b"", repr=False)
+    stall: float = STALL
+    follow: int = 0
+
+    @property
+    def endpoint(self) -> str:
+        """What may be shown of the address: scheme, host and port."""
+        parts = urlsplit(self.url)
+        return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
+
+
+class Reply:
+    """An answer whose head is here. Its methods raise PassingError when the connection breaks."""
+
+    def __init__(self, response: aiohttp.ClientResponse, endpoint: str) -> None:
+        self.status = response.status
+        self.headers: Mapping[str, str] = response.headers
+        self._content = response.content
+        self._endpoint = endpoint
+
+    async def read(self) -> bytes:
+        """The whole body."""
+        return b"".join([piece async for piece in self.pieces()])
+
+    async def beginning(self) -> bytes:
+        """So much of the body as an error's text takes."""
+        text = b""
+        with transport_faults(self._endpoint):
+            while len(text) < _REFUSAL and (piece := await self._content.readany()):
+                text += piece
+        return text
+
+    async def pieces(self) -> AsyncIterator[bytes]:
+        """The body, in pieces of CHUNK or so; what came before a connection broke is given first."""
+        held: list[bytes] = []
+        size = 0
+        try:
+            while piece := await self._next():
+                held.append(piece)
+                size += len(piece)
+                if size >= CHUNK:
+                    yield b"".join(held)
+                    held, size = [], 0
+        except PassingError:
+            if held:
+                yield b"".join(held)
+            raise
+        if held:
+            yield b"".join(held)
+
+    async def _next(self) -> bytes:
+        with transport_faults(self._endpoint):
+            return await self._content.readany()
+
+
+class _Body:
+    """Bytes that are sent in slices, so that no other work waits for them; each that went renews the watch."""
+
+    def __init__(self, data: bytes, watch: asyncio.Timeout, stall: float) -> None:
+        self._data = data
+        self._watch = watch
+        self._stall = stall
+
+    async def __aiter__(self) -> AsyncIterator[memoryview]:
+        view = memoryview(self._data)
+        clock = asyncio.get_running_loop().time
+        for at in range(0, len(view), _SLICE):
+            if not self._watch.expired():
+                self._watch.reschedule(clock() + self._stall)
+            yield view[at : at + _SLICE]
+
+
+class Client:
+    """Sends requests. Belongs to the event loop of its first request; `close` it there."""
+
+    def __init__(self, settings: StorageSettings) -> None:
+        self._settings = settings
+        self._session: aiohttp.ClientSession | None = None
+        self.lanes = asyncio.Semaphore(_LANES)
+        """Bounds how many large bodies are on their way out at a time, and the memory they take."""
+
+    @property
+    def patience(self) -> float:
+        return self._settings.patience
+
+    @asynccontextmanager
+    async def send(self, call: Call) -> AsyncIterator[Reply]:
+        """The answer to one request. PassingError, StorageUnavailableError, ConfigError."""
+        response = await self._begin(call)
+        try:
+            yield Reply(response, call.endpoint)
+        finally:
+            # One that was read to its end is back in the pool; the rest of any other is not worth reading.
+            response.close()
+
+    async def close(self) -> None:
+        """End all connections; a later request opens new ones."""
+        session, self._session = self._session, None
+        if session is not None:
+            await session.close()
+
+    async def _begin(self, call: Call) -> aiohttp.ClientResponse:
+        stall = min(call.stall, max(self.patience, 1.0))
+        headers = {**call.headers, "content-length": str(len(call.body))} if call.body else call.headers
+        tls = self._tls if call.url.startswith("https:") or call.follow else True
+        with transport_faults(call.endpoint):
+            async with asyncio.timeout(stall) as watch:
+                return await self._opened.request(
+                    call.method,
+                    URL(call.url, encoded=True),
+                    headers=headers,
+                    data=_Body(call.body, watch, stall) if call.body else None,
+                    allow_redirects=call.follow > 0,
+                    max_redirects=call.follow or 1,
+                    ssl=tls,
+                    proxy=self._proxy(call.url),
+                    timeout=aiohttp.ClientTimeout(sock_connect=_CONNECT, sock_read=stall),
+                )
+
+    @property
+    def _opened(self) -> aiohttp.ClientSession:
+        if self._session is None:
+            self._session = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(limit=_CONNECTIONS),
+                auto_decompress=False,
+                read_bufsize=CHUNK,
+                cookie_jar=aiohttp.DummyCookieJar(),
+                skip_auto_headers=("content-type", "accept"),
+                headers={"accept-encoding": "identity", "user-agent": "studio-runner"},
+            )
+        return self._session
+
+    def _proxy(self, url: str) -> str | None:
+        parts = urlsplit(url)
+        proxy = self._proxies.get(parts.scheme)
+        return None if proxy is None or proxy_bypass(parts.netloc.rpartition("@")[2]) else proxy
+
+    @cached_property
+    def _proxies(self) -> dict[str, str]:
+        return getproxies()
+
+    @cached_property
+    def _tls(self) -> ssl.SSLContext:
+        return tls_context(self._settings)
