@@ -20,6 +20,7 @@ from studio_runner.messages.artifact import Artifact
 from studio_runner.messages.request import Request
 from studio_runner.messages.results import stop_requested
 from studio_runner.runner.fence import Fence
+from studio_runner.runner.host import Host
 from studio_runner.storage.access import access_to
 from studio_runner.storage.base import Store
 from studio_runner.storage.blocking import blocking
@@ -54,17 +55,18 @@ class Place:
 
 
 class Artifacts:
-    """All artifacts of one attempt; `number` counts from 1, `runner` is the id of this process."""
+    """All artifacts of one attempt; `number` counts from 1."""
 
-    def __init__(self, request: Request, directory: Path, number: int, stores: Stores, runner: str) -> None:
+    def __init__(self, request: Request, directory: Path, number: int, host: Host) -> None:
         self._directory = directory
         self._number = number
+        self._cache = host.artifact_cache
         self._submitted = request.experiment.time_added or 0.0
         self._places = {
-            label: Place(artifact, *stores.open(artifact.location, access_to(request, artifact)), directory / label)
+            label: Place(artifact, *_opened(host.stores, request, artifact), directory / label)
             for label, artifact in request.artifacts.items()
         }
-        self.fence = self._make_fence(request.body, {"attempt": number, "runner": runner})
+        self.fence = self._make_fence(request.body, {"attempt": number, "runner": host.identity.runner})
         still_mine = self.fence.hold if self.fence else None
         self._uploads = {
             label: Upload(place.artifact, place.store, place.key, place.directory, still_mine=still_mine)
@@ -98,7 +100,7 @@ class Artifacts:
         directory = self._directory / OUTPUT
         directory.mkdir(exist_ok=True)
         if self._number > 1 and OUTPUT in self._places:
-            await fetch_all(self._fetches([OUTPUT]), [], budget)
+            await fetch_all(self._fetches([OUTPUT]), [], budget, self._cache)
             earlier = directory / "output"
             if earlier.is_file():
                 earlier.rename(directory / f"output.attempt-{self._number - 1}")
@@ -112,7 +114,7 @@ class Artifacts:
         labels = [label for label in self._places if label not in DOCUMENTS and label != OUTPUT]
         results = self._places.get(RESULTS) if self._number == 1 else None
         removals = [Removal(results.store, results.key)] if results else []
-        await fetch_all(self._fetches(labels), removals, budget)
+        await fetch_all(self._fetches(labels), removals, budget, self._cache)
 
     def _fetches(self, labels: Iterable[str]) -> list[Fetch]:
         chosen = [self._places[label] for label in labels]
@@ -171,6 +173,10 @@ class Artifacts:
     def names(self) -> dict[str, str]:
         """Label to the name of its object, for `_results.json`."""
         return {label: place.artifact.name for label, place in self._places.items()}
+
+
+def _opened(stores: Stores, request: Request, artifact: Artifact) -> tuple[Store, str]:
+    return stores.open(artifact.location, access_to(request, artifact))
 
 
 class StopWatch:

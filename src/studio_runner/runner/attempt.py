@@ -142,7 +142,7 @@ class Attempt:
         return trial
 
     def _artifacts(self, request: Request, place: Path) -> Artifacts:
-        return Artifacts(request, place, self._number, self._host.stores, self._host.identity.runner)
+        return Artifacts(request, place, self._number, self._host)
 
     def _scanner(self, document: Document) -> Scanner:
         """What of the output goes into the metadata document."""

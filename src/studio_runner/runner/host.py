@@ -14,6 +14,7 @@ from studio_runner.reports.base import Reports
 from studio_runner.reports.databases import Databases
 from studio_runner.runner.directory import Premises
 from studio_runner.runner.starts import Starts
+from studio_runner.storage.cache import ArtifactCache
 from studio_runner.storage.registry import Stores
 
 
@@ -47,4 +48,5 @@ class Host:
     environments: EnvironmentProvider
     reports: Reports
     stores: Stores
+    artifact_cache: ArtifactCache | None
     databases: Databases

@@ -23,6 +23,7 @@ from studio_runner.runner.scatter import scatter
 from studio_runner.runner.starts import Starts
 from studio_runner.storage.access import access_of_section
 from studio_runner.storage.base import Precondition
+from studio_runner.storage.cache import ArtifactCache
 from studio_runner.storage.registry import Stores
 
 
@@ -42,6 +43,7 @@ async def opened_host(
             Spawner() as spawner,
             VirtualenvProvider(places.cache_dir, settings.caches.environments, spawner, variables) as environments,
             Stores(settings.storage) as stores,
+            _opened_cache(settings) as artifact_cache,
             _opened_reports(settings, identity, stores) as (databases, reporters),
         ):
             yield Host(
@@ -56,8 +58,19 @@ async def opened_host(
                 environments=environments,
                 reports=Reports([*reporters, *listeners]),
                 stores=stores,
+                artifact_cache=artifact_cache,
                 databases=databases,
             )
+
+
+@asynccontextmanager
+async def _opened_cache(settings: Settings) -> AsyncIterator[ArtifactCache | None]:
+    """The cache of artifacts, where it may have any size."""
+    if not settings.caches.artifacts:
+        yield None
+        return
+    async with ArtifactCache(settings.places.cache_dir / "artifacts", settings.caches.artifacts) as cache:
+        yield cache
 
 
 @asynccontextmanager
