@@ -5,6 +5,7 @@ import argparse
 import asyncio
 import random
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -30,6 +31,7 @@ def main() -> int:
     )
     parser.add_argument("--keep", action="store_true", help="leave everything behind, also when nothing is wrong")
     given = parser.parse_args()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # what was started is put away then, too
     seed = random.randrange(1_000_000) if given.seed is None else given.seed
     wish = Wish(given.experiments, given.runners, seed, given.minutes * 60, given.patience * 60)
     root = Path(tempfile.mkdtemp(prefix="faults-"))

@@ -24,6 +24,7 @@ SMALL_DISK = "200m"
 PUBLISHED_IN = 0.7
 """Part of the storm in which messages arrive."""
 PUBLISH_AGAIN = 0.5
+BURST = 20
 LOOK = 1.0
 QUIET = 3.0
 """Seconds for second thoughts, after everything is over and before it is judged."""
@@ -109,11 +110,12 @@ class Cluster:
         await asyncio.sleep(QUIET)
 
     async def _publish(self) -> None:
-        """One message after the other, spread over the storm; again when it is not sure that one arrived."""
+        """In bursts, so that runners are busy and idle in turns; again when a message may not have arrived."""
         dice, addresses = random.Random(f"publish {self._wish.seed}"), self._site.addresses()
         mean = self._wish.storm * PUBLISHED_IN / len(self._experiments)
-        for experiment in self._experiments:
-            await asyncio.sleep(dice.uniform(0, 2 * mean))
+        for number, experiment in enumerate(self._experiments):
+            if number % BURST == 0:
+                await asyncio.sleep(dice.uniform(0, 2 * mean * BURST))
             body = request(experiment, addresses, self._logs / experiment.key)
             while not await self._arrived(experiment, body):
                 await asyncio.sleep(PUBLISH_AGAIN)

@@ -74,12 +74,20 @@ def plan(
     busy: dict[str, float] = {}
     at = dice.uniform(0.5, 1.5) * every
     while at < seconds:
-        trouble = first.pop() if first else dice.choices(possible, [one.weight for one in possible])[0]
-        lasting = dice.uniform(trouble.shortest, trouble.longest)
-        free = [target for target in targets[trouble.target] if busy.get(target, 0.0) <= at]
-        if free:
-            target = dice.choice(free)
-            busy[target] = at + lasting + trouble.recovery
-            strikes.append(Strike(at, trouble, target, lasting))
+        free = {one.name: [it for it in targets[one.target] if busy.get(it, 0.0) <= at] for one in possible}
+        trouble = _next(dice, [one for one in first or possible if free[one.name]])
+        if trouble:
+            strike = Strike(at, trouble, dice.choice(free[trouble.name]), _duration(dice, trouble))
+            busy[strike.target] = at + strike.seconds + trouble.recovery
+            strikes.append(strike)
+            first = [one for one in first if one is not trouble]
         at += dice.uniform(0.5, 1.5) * every
     return strikes
+
+
+def _next(dice: random.Random, possible: Sequence[Trouble]) -> Trouble | None:
+    return dice.choices(possible, [one.weight for one in possible])[0] if possible else None
+
+
+def _duration(dice: random.Random, trouble: Trouble) -> float:
+    return dice.uniform(trouble.shortest, trouble.longest)

@@ -7,6 +7,8 @@ from faults.audit import Verdict
 from faults.cluster import Account
 from faults.experiment import KINDS
 
+LONGEST = 500
+"""Characters of what is told of one thing."""
 FAULTS = ("lost", "duplicated", "torn", "wrong")
 
 
@@ -46,10 +48,10 @@ def _row(name: str, values: Iterable[object]) -> str:
 def _listed(what: str, found: Sequence[str]) -> Iterator[str]:
     yield f"{what}: {len(found) or 'none'}"
     for line in found[:20]:
-        yield f"  {line}"
+        yield f"  {line[:LONGEST]}"
 
 
 def _details(verdict: Verdict) -> Iterator[str]:
     for name, said in verdict.faults.items():
         for sentence in said:
-            yield f"{name.upper()} {verdict.experiment.kind} {verdict.experiment.key}: {sentence}"
+            yield f"{name.upper()} {verdict.experiment.kind} {verdict.experiment.key}: {sentence[:LONGEST]}"

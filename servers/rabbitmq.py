@@ -29,7 +29,7 @@ class RabbitMQ:
     """
 
     def __init__(self, *, management: bool = True, conf: str = "", advanced: str = "") -> None:
-        server = program("rabbitmq-server", *PLACES, hint=HINT)
+        server = installed()
         self.port, distribution, epmd, console = free_ports(4)
         self.management_port = console if management else None
         self._directory = Path(tempfile.mkdtemp(prefix="rabbitmq-"))
@@ -154,6 +154,11 @@ class RabbitMQ:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def installed() -> Path:
+    """Its program; MissingServerError."""
+    return program("rabbitmq-server", *PLACES, hint=HINT)
 
 
 def _quoted(name: str) -> str:

@@ -8,7 +8,7 @@ from hypothesis import settings
 
 from servers.moto import MotoSQS
 from servers.process import MissingServerError
-from servers.rabbitmq import RabbitMQ
+from servers.rabbitmq import RabbitMQ, installed
 from servers.seaweedfs import SeaweedS3
 
 # How long one example takes says more about what else this machine does than about the code.
@@ -47,12 +47,24 @@ def pytest_unconfigure(config):
 @pytest.fixture(scope="session")
 def rabbitmq(request):
     """A RabbitMQ node with its management plugin. Whoever stops it starts it again."""
+    stash = request.config.stash
+    if EARLY not in stash:  # asked for by name, when the test already ran
+        try:
+            stash[EARLY] = RabbitMQ()
+        except MissingServerError as error:
+            missing(error)
+        stash[EARLY].launch()
+    stash[EARLY].wait()
+    return stash[EARLY]
+
+
+@pytest.fixture(scope="session")
+def needs_rabbitmq():
+    """For tests that start a node of their own."""
     try:
-        node = request.config.stash.get(EARLY, None) or RabbitMQ()
+        installed()
     except MissingServerError as error:
         missing(error)
-    node.wait()
-    return node
 
 
 @pytest.fixture

@@ -197,7 +197,12 @@ def test_check_finds_nothing_wrong_with_what_would_run(home):
             "artifact workspace",
             "/nowhere/w.tar",
         ),
-        ({"artifacts": {"workspace": {"qualified": "s3://h/b/w.tar"}}}, "artifact workspace", "s3://"),
+        (
+            {"artifacts": {"workspace": {"qualified": "s3://h.invalid/b/w.tar"}}},
+            "artifact workspace",
+            "no address is known for the host h.invalid",
+        ),
+        ({"artifacts": {"workspace": {"qualified": "ftp://h/w.tar"}}}, "artifact workspace", "ftp://"),
         ({"args": "10"}, "message", "$.experiment.args"),
     ],
 )

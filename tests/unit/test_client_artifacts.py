@@ -6,7 +6,7 @@ import pytest
 
 from studio_runner.client import artifacts
 from studio_runner.client.artifacts import Capture, Reuse, parse_capture, parse_reuse
-from studio_runner.client.stores import stores_of
+from studio_runner.client.stores import stores_here, stores_of
 from studio_runner.config.studioml import StudioConfig
 from studio_runner.errors import ConfigError, UsageError
 
@@ -79,20 +79,55 @@ def test_labels_that_clash_are_refused(labels):
 def test_without_configuration_everything_is_under_the_store():
     stores = stores_of(StudioConfig(), Path("/home/u/.studioml/store"))
     assert stores.address("blobstore/x.tar") == "file:///home/u/.studioml/store/blobstore/x.tar"
-    assert stores.database == Path("/home/u/.studioml/store/db")
-    assert stores.sections["database"] == {"type": "local", "endpoint": "/home/u/.studioml/store", "bucket": "db"}
+    assert stores.own == Path("/home/u/.studioml/store/db")
+    assert stores.database == {"type": "local", "endpoint": "/home/u/.studioml/store", "bucket": "db"}
 
 
-def test_a_configured_directory_is_used_for_artifacts_and_the_records_stay_with_the_runner():
-    database = {"type": "s3", "endpoint": "x"}
-    config = StudioConfig(storage={"type": "local", "endpoint": "/srv/studio", "bucket": "team"}, database=database)
-    stores = stores_of(config, Path("/s"))
-    assert stores.artifacts == Path("/srv/studio/team")
-    assert stores.database == Path("/s/db")
-    assert stores.sections["database"] == database
+def test_configured_places_are_used_for_artifacts_and_records():
+    storage = {"type": "local", "endpoint": "/srv/studio", "bucket": "team"}
+    database = {"type": "s3", "endpoint": "x", "bucket": "meta"}
+    stores = stores_of(StudioConfig(storage=storage, database=database), Path("/s"))
+    assert stores.address("k") == "file:///srv/studio/team/k"
+    assert (stores.database, stores.own) == (database, Path("/s/db"))
 
 
-def test_a_store_of_another_kind_is_refused_with_its_key():
-    config = StudioConfig(path=Path("/c.yaml"), storage={"type": "s3", "endpoint": "x"})
-    with pytest.raises(ConfigError, match=r"/c\.yaml: storage\.type is 's3'"):
-        stores_of(config, Path("/s"))
+@pytest.mark.parametrize(
+    ("storage", "address", "bucket"),
+    [
+        ({"type": "s3", "endpoint": "http://minio.local:9000", "bucket": "b"}, "s3://minio.local:9000/b/k", "b"),
+        ({"type": "S3", "endpoint": "minio.local:9000", "bucket": "b"}, "s3://minio.local:9000/b/k", "b"),
+        ({"type": "s3", "endpoint": "https://s3.eu-west-1.amazonaws.com/", "bucket": "b"},
+         "s3://s3.eu-west-1.amazonaws.com/b/k", "b"),
+        ({"type": "s3", "bucket": "b"}, "s3://s3.amazonaws.com/b/k", "b"),
+        ({"type": "gs", "bucket": "b"}, "gs://b/k", "b"),
+        ({"type": "gcloud", "bucket": "b"}, "gs://b/k", "b"),
+    ],
+)  # fmt: skip
+def test_artifacts_are_where_existing_clients_have_them(storage, address, bucket):
+    stores = stores_of(StudioConfig(storage=storage), Path("/s"))
+    assert (stores.address("k"), stores.bucket) == (address, bucket)
+    assert artifacts.blob(stores, "0" * 64)["bucket"] == bucket
+
+
+def test_what_runs_here_stays_here():
+    remote = {"type": "s3", "endpoint": "http://x", "bucket": "b"}
+    stores = stores_here(StudioConfig(storage=remote, database=remote), Path("/s"))
+    assert stores.address("k") == "file:///s/k"
+    assert stores.database == {"type": "local", "endpoint": "/s", "bucket": "db"}
+    local = {"type": "local", "endpoint": "/srv", "bucket": "team"}
+    assert (
+        stores_here(StudioConfig(storage=local, database=remote), Path("/s")).address("k") == "file:///srv/team/k"
+    )
+
+
+@pytest.mark.parametrize(
+    ("storage", "said"),
+    [
+        ({"type": "http", "endpoint": "x"}, r"/c\.yaml: storage\.type is 'http', accepted is s3, gs or local"),
+        ({"endpoint": "x"}, r"storage\.type is 'missing'"),
+        ({"type": "s3", "endpoint": "x"}, r"/c\.yaml: storage\.bucket is missing"),
+    ],
+)
+def test_a_store_that_cannot_be_meant_is_refused_with_its_key(storage, said):
+    with pytest.raises(ConfigError, match=said):
+        stores_of(StudioConfig(path=Path("/c.yaml"), storage=storage), Path("/s"))

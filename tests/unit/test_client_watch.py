@@ -5,9 +5,14 @@ import socket
 
 import pytest
 
-from studio_runner.client.watch import follow_output, live_output, tail_offset, wait
+from studio_runner.client.holdings import opened_holdings
+from studio_runner.client.stores import stores_of
+from studio_runner.client.tail import tail_offset
+from studio_runner.client.watch import follow_output, live_output, wait
+from studio_runner.config.settings import StorageSettings
+from studio_runner.config.studioml import StudioConfig
 from studio_runner.errors import NotFoundError
-from studio_runner.reports.records import OWN, Records
+from studio_runner.reports.records import OWN
 from studio_runner.storage.base import CHUNK
 
 
@@ -34,8 +39,15 @@ def test_the_last_lines_of_a_file(content, lines, expected, tmp_path):
 
 
 @pytest.fixture
-def records(tmp_path):
-    return Records.in_directory(tmp_path / "db")
+async def holdings(tmp_path):
+    config = StudioConfig()
+    async with opened_holdings(config, stores_of(config, tmp_path), StorageSettings()) as opened:
+        yield opened
+
+
+@pytest.fixture
+def records(holdings):
+    return holdings.records
 
 
 def place(tmp_path, content=b""):
@@ -61,9 +73,9 @@ async def test_output_is_live_only_where_the_experiment_runs(records, tmp_path):
         assert (live_output(await records.read("k")) is not None) is live
 
 
-async def test_waiting_ends_with_the_experiment(records):
+async def test_waiting_ends_with_the_experiment(holdings, records):
     await records.create({"key": "k", "status": "running"})
-    waiting = asyncio.create_task(wait(records, "k"))
+    waiting = asyncio.create_task(wait(holdings, "k"))
     await asyncio.sleep(0.05)
     assert not waiting.done()
     await records.update("k", {"status": "stopped"})  # only the wish
@@ -73,16 +85,16 @@ async def test_waiting_ends_with_the_experiment(records):
     assert (await waiting).status == "stopped"
 
 
-async def test_waiting_for_what_does_not_exist_is_an_error(records):
+async def test_waiting_for_what_does_not_exist_is_an_error(holdings):
     with pytest.raises(NotFoundError):
-        await wait(records, "absent")
+        await wait(holdings, "absent")
 
 
-async def test_following_shows_each_attempt_once_and_ends(records, tmp_path):
+async def test_following_shows_each_attempt_once_and_ends(holdings, records, tmp_path):
     directory = place(tmp_path, b"one\n")
     await records.create(running(directory))
     written = []
-    following = asyncio.create_task(follow_output(records, "k", written.append))
+    following = asyncio.create_task(follow_output(holdings, "k", written.append))
     await until(lambda: b"".join(written) == b"one\n")
     with (tmp_path / "attempt/output/output").open("ab") as file:
         file.write(b"two\n")
@@ -97,10 +109,10 @@ async def test_following_shows_each_attempt_once_and_ends(records, tmp_path):
     assert b"".join(written) == b"one\ntwo\nthree\n"
 
 
-async def test_following_may_begin_with_the_tail(records, tmp_path):
+async def test_following_may_begin_with_the_tail(holdings, records, tmp_path):
     await records.create(running(place(tmp_path, b"one\ntwo\nthree\n")))
     written = []
-    following = asyncio.create_task(follow_output(records, "k", written.append, tail=1))
+    following = asyncio.create_task(follow_output(holdings, "k", written.append, tail=1))
     await until(lambda: b"".join(written) == b"three\n")
     await records.update("k", {"status": "finished", "time_finished": 3.0})
     await following

@@ -99,6 +99,20 @@ def test_flags_that_are_missing_or_null_are_off():
     assert artifact(saveFrequency=0).save_frequency is None
 
 
+@pytest.mark.parametrize("name", ["w.tar", "W.TAR.GZ", "w.tgz", "w.tar.zst"])
+@pytest.mark.parametrize("flag", [{}, {"unpack": None}])
+def test_what_a_client_packed_is_unpacked_where_it_does_not_say(name, flag):
+    """Reused artifacts, and the workspaces of hyperparameter searches, come so."""
+    key = f"experiments/k/{name}"
+    assert artifact(qualified=f"s3://host/bucket/{key}", key=key, **flag).unpack
+    assert not artifact(qualified=f"s3://host/bucket/{key}", **flag).unpack
+    assert not artifact(qualified=f"s3://host/bucket/{key}", key=key, unpack=False).unpack
+
+
+def test_what_is_not_named_like_an_archive_is_not_unpacked_unasked():
+    assert not artifact(qualified="s3://host/bucket/image.sif", key="image.sif").unpack
+
+
 def test_bucket_and_key_of_the_message_are_kept():
     found = artifact(bucket="other", key="k")
     assert (found.bucket, found.key) == ("other", "k")

@@ -1,25 +1,34 @@
-"""What the commands about experiments share: their options, the parts they work with, how they tell of progress."""
+"""What the commands about experiments share: their options, and how they tell of progress."""
 
 import os
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from studio_runner.cli.options import Callback
-from studio_runner.cli.session import Session
-from studio_runner.config.settings import Settings
-from studio_runner.errors import ExitCode, UsageError
+from studio_runner.errors import ExitCode
 
 if TYPE_CHECKING:  # what submitting needs is imported when something is submitted
-    from studio_runner.client.submit import Desk, Order
-    from studio_runner.queues.local import LocalBroker
-    from studio_runner.reports.records import Record, Records
+    from studio_runner.client.submit import Order
+    from studio_runner.reports.records import Record
 
-DEFAULT_QUEUE = "local_default"
+PLACES = ("places.home", "places.queue_root", "places.store")
+"""Settings of a command about experiments, with those of its brokers and stores."""
+
+BROKERS = (
+    "queues.amqp_url",
+    "queues.amqp_management_url",
+    "queues.amqp_ca",
+    "queues.amqp_cert",
+    "queues.amqp_key",
+    "queues.sqs_certs",
+    "queues.sqs_region",
+    "queues.sqs_endpoint",
+)
 
 SCRIPT_CONTEXT = {"ignore_unknown_options": False, "allow_interspersed_args": False}
 """What follows the script belongs to the script."""
@@ -127,57 +136,6 @@ def order_of(script: str, args: tuple[str, ...], chosen: Mapping[str, Any]) -> "
         hyperparameters=tuple(map(parse_hyperparameter, chosen["hyperparam"])),
         limit=parse_size(chosen["workspace_limit"]) or 0,
     )
-
-
-@asynccontextmanager
-async def opened_desk(session: Session, settings: Settings, say: Callable[[str], None]) -> AsyncIterator["Desk"]:
-    """All that submitting works with."""
-    from studio_runner.client.stores import stores_of
-    from studio_runner.client.submit import Desk
-    from studio_runner.config.studioml import read_studio_config
-    from studio_runner.storage.files import FileStore
-
-    config = read_studio_config(settings.places.home, session.environ)
-    stores = stores_of(config, settings.places.store)
-    active = session.environ.get("VIRTUAL_ENV")
-    async with opened_broker(settings) as broker:
-        yield Desk(
-            config=config,
-            stores=stores,
-            store=FileStore(stores.artifacts),
-            records=stores.records(),
-            broker=broker,
-            virtualenv=Path(active) if active else None,
-            say=say,
-        )
-
-
-def opened_broker(settings: Settings) -> "LocalBroker":
-    """The queues, as the settings have them."""
-    from studio_runner.queues.local import LocalBroker, LocalQueueOptions
-
-    options = LocalQueueOptions(lease=settings.queues.lease, poll=settings.queues.poll)
-    return LocalBroker(settings.places.queue_root, options)
-
-
-def records_of(session: Session, settings: Settings) -> "Records":
-    """The experiment records."""
-    from studio_runner.client.stores import stores_of
-    from studio_runner.config.studioml import read_studio_config
-
-    config = read_studio_config(settings.places.home, session.environ)
-    return stores_of(config, settings.places.store).records()
-
-
-def queue_name(chosen: str | None, configured: str | None) -> str:
-    """The queue that is named, else the configuration's, else the default one."""
-    name = chosen or (configured if configured and configured.startswith("local_") else None) or DEFAULT_QUEUE
-    if not name.startswith("local_") or "/" in name or name.endswith("_response"):
-        raise UsageError(
-            f"{name!r} is no name for a queue of this machine",
-            hint="Local queues are named local_... (not ..._response); other brokers are not part of this release.",
-        )
-    return name
 
 
 def exit_code(record: "Record") -> int:

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import click
 
-from studio_runner.cli.experiments import busy, key_argument, records_of
+from studio_runner.cli.experiments import busy, key_argument
+from studio_runner.cli.front import front_of
 from studio_runner.cli.options import json_option, with_settings
 from studio_runner.cli.output import print_json
 from studio_runner.cli.session import Session
@@ -18,7 +19,7 @@ from studio_runner.errors import UsageError
 @click.argument("label")
 @click.argument("directory", required=False, type=click.Path(file_okay=False, path_type=Path))
 @json_option
-@with_settings("places.home", "places.store")
+@with_settings("places.home", "places.store", "storage")
 @click.pass_obj
 def command(
     session: Session, settings: Settings, /, directory: Path | None, *, as_json: bool, **wanted: str
@@ -37,8 +38,10 @@ def command(
 
 async def _fetch(session: Session, settings: Settings, target: Path, *, key: str, label: str) -> None:
     from studio_runner.client.artifact_files import fetch_artifact
-    from studio_runner.client.lookup import find
+    from studio_runner.client.lookup import find_current
 
-    record = await find(records_of(session, settings), key)
-    with busy(f"fetching {label}"):
-        await fetch_artifact(record, label, target)
+    with front_of(session, settings) as front:
+        async with front.opened_holdings() as holdings:
+            record = await find_current(holdings, key)
+            with busy(f"fetching {label}"):
+                await fetch_artifact(record, label, target, holdings.opener)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from studio_runner.cli.complete import queue_names
-from studio_runner.cli.experiments import records_of
+from studio_runner.cli.front import front_of
 from studio_runner.cli.options import json_option, with_settings
 from studio_runner.cli.output import print_json, print_table
 from studio_runner.cli.session import Session
@@ -27,13 +27,11 @@ COLUMNS = ("key", "status", "reason", "queue", "age", "duration", "script")
 @click.option("--queue", "-q", metavar="NAME", shell_complete=queue_names, help="Only those of this queue.")
 @click.option("-n", "count", type=click.IntRange(min=0), default=20, show_default=True, help="How many; 0: all.")
 @json_option
-@with_settings("places.home", "places.store")
+@with_settings("places.home", "places.store", "storage")
 @click.pass_obj
 def command(session: Session, settings: Settings, /, count: int, *, as_json: bool, **wanted: str | None) -> None:
     """List experiments, newest first."""
-    from studio_runner.client.view import summaries
-
-    found = asyncio.run(summaries(records_of(session, settings), wanted, time.time()))
+    found = asyncio.run(_listed(session, settings, wanted))
     shown = found[: count or None]
     if as_json:
         print_json([summary.document() for summary in shown])
@@ -45,6 +43,14 @@ def command(session: Session, settings: Settings, /, count: int, *, as_json: boo
         click.echo(
             "There are no such experiments." if any(wanted.values()) else "There are no experiments yet.", err=True
         )
+
+
+async def _listed(session: Session, settings: Settings, wanted: "dict[str, str | None]") -> "list[Summary]":
+    from studio_runner.client.view import summaries
+
+    with front_of(session, settings) as front:
+        async with front.opened_holdings() as holdings:
+            return await summaries(holdings, wanted, time.time())
 
 
 def _row(summary: "Summary") -> tuple[Any, ...]:

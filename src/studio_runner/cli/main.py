@@ -12,7 +12,7 @@ import click
 
 from studio_runner import __version__
 from studio_runner.cli.common import COMPLETE, NAME, common
-from studio_runner.cli.output import discard_output
+from studio_runner.cli.output import discard_output, tell
 from studio_runner.cli.session import Session
 from studio_runner.cli.table import Commands
 from studio_runner.errors import ExitCode, StudioRunnerError
@@ -91,7 +91,8 @@ def _failed(error: Exception, session: Session) -> int:
 
         traceback.print_exception(error)
     if known:
-        return _told(str(known[0]), known[0].hint, known[0].exit_code)
+        tell(known[0])
+        return known[0].exit_code
     for leaf in leaves:
         if isinstance(leaf, OSError) and leaf.filename is not None:
             hint = "`studio-runner doctor` looks at what a runner needs; --debug shows where this came from."
@@ -100,9 +101,7 @@ def _failed(error: Exception, session: Session) -> int:
 
 
 def _told(message: str, hint: str | None, code: int) -> int:
-    _say(f"Error: {message}")
-    if hint:
-        _say(f"Hint: {hint}")
+    tell(StudioRunnerError(message, hint=hint))
     return code
 
 
@@ -140,8 +139,3 @@ def _keep(error: Exception) -> str:
     with os.fdopen(descriptor, "w") as file:
         file.writelines(traceback.format_exception(error))
     return path
-
-
-def _say(line: str) -> None:
-    """On standard error, without anything that a terminal would obey."""
-    click.echo("".join(char if char.isprintable() else "?" for char in line), err=True)

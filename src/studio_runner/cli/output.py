@@ -11,6 +11,8 @@ from typing import Any
 
 import click
 
+from studio_runner.errors import StudioRunnerError
+
 
 def print_json(data: object) -> None:
     click.echo(json.dumps(data, indent=2, default=_plain, ensure_ascii=False))
@@ -62,6 +64,13 @@ def discard_output() -> None:
     null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, sys.stdout.fileno())
     os.close(null)
+
+
+def tell(error: StudioRunnerError) -> None:
+    """What happened and what to do, on standard error, without anything that a terminal would obey."""
+    lines = (f"Error: {error}", f"Hint: {error.hint}" if error.hint else "")
+    for line in filter(None, lines):
+        click.echo("".join(char if char.isprintable() else "?" for char in line), err=True)
 
 
 def watched() -> bool:

@@ -3,49 +3,75 @@
 import asyncio
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 import click
 
+from studio_runner.cli.broker import opened_queue
 from studio_runner.cli.complete import queue_names
+from studio_runner.cli.experiments import BROKERS
+from studio_runner.cli.front import front_of
 from studio_runner.cli.options import json_option, with_settings
-from studio_runner.cli.output import print_json, print_table
+from studio_runner.cli.output import print_json, print_table, tell
+from studio_runner.cli.session import Session
 from studio_runner.config.settings import QueueSettings, Settings
+from studio_runner.errors import BrokerError, ExitCode, NotFoundError
 
 if TYPE_CHECKING:
-    from studio_runner.queues.base import DeadLetter, QueueStatus
+    from studio_runner.queues.base import DeadLetter, KeptBroker, QueueStatus
 
 
 @click.command()
 @click.argument("queue", required=False, shell_complete=queue_names)
-@with_settings("places.queue_root", "queues.match", "queues.mismatch")
+@with_settings("places.home", "places.queue_root", "queues.match", "queues.mismatch", *BROKERS)
 @json_option
-def command(settings: Settings, queue: str | None, *, as_json: bool) -> None:
+@click.pass_obj
+def command(session: Session, settings: Settings, /, queue: str | None, *, as_json: bool) -> int:
     """Show the queues and how much waits in each, or the dead letters of one QUEUE.
 
     A dead letter is a message that was set aside for a person: it could not be read, or was tried too often.
     """
-    if queue is None:
-        rows = [_row(status, settings.queues) for status in asyncio.run(_status(settings))]
-        print_json(rows) if as_json else _print_queues(rows)
-    else:
-        letters = asyncio.run(_letters(settings, queue))
+    if queue is not None:
+        letters = asyncio.run(_letters(session, settings, queue))
         print_json([_document(letter) for letter in letters]) if as_json else _print_letters(letters)
+        return ExitCode.DONE
+    statuses, troubles = asyncio.run(_all(session, settings))
+    rows = [_row(status, settings.queues) for status in statuses]
+    print_json(rows) if as_json else _print_queues(rows)
+    for trouble in troubles:
+        tell(trouble)
+    return ExitCode.INFRASTRUCTURE if troubles else ExitCode.DONE
 
 
-async def _status(settings: Settings) -> "list[QueueStatus]":
-    from studio_runner.cli.broker import opened
+async def _all(session: Session, settings: Settings) -> "tuple[list[QueueStatus], list[BrokerError]]":
+    """The queues of the brokers that answer, and what is the matter with the others."""
+    from studio_runner.queues.registry import opened_brokers
 
-    async with opened(settings) as broker:
-        return [await broker.status(name) for name in sorted(await broker.queues())]
+    with front_of(session, settings) as front:
+        queues = front.settings.queues
+        async with opened_brokers(queues, settings.places.queue_root) as brokers:
+            answers = await asyncio.gather(*map(_statuses, brokers))
+    found = [status for answer in answers if isinstance(answer, list) for status in answer]
+    return sorted(found, key=lambda status: status.name), [one for one in answers if isinstance(one, BrokerError)]
 
 
-async def _letters(settings: Settings, queue: str) -> "Sequence[DeadLetter]":
-    from studio_runner.cli.broker import opened
+async def _statuses(broker: "KeptBroker") -> "list[QueueStatus] | BrokerError":
+    found = []
+    try:
+        for name in await broker.queues():
+            with suppress(NotFoundError):  # deleted meanwhile
+                found.append(await broker.status(name))
+    except BrokerError as error:
+        return error
+    return found
 
-    async with opened(settings, queue) as broker:
-        return await broker.dead_letters(queue)
+
+async def _letters(session: Session, settings: Settings, queue: str) -> "Sequence[DeadLetter]":
+    with front_of(session, settings) as front:
+        async with opened_queue(queue, front.settings) as broker:
+            return await broker.dead_letters(queue)
 
 
 def _row(status: "QueueStatus", settings: QueueSettings) -> dict[str, object]:

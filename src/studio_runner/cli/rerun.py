@@ -5,7 +5,9 @@ from typing import Any
 
 import click
 
-from studio_runner.cli.experiments import exit_code, key_argument, opened_desk, queue_name, say, write_output
+from studio_runner.cli.broker import broker_for
+from studio_runner.cli.experiments import BROKERS, PLACES, exit_code, key_argument, say, write_output
+from studio_runner.cli.front import front_of
 from studio_runner.cli.options import json_option, with_settings
 from studio_runner.cli.output import print_json
 from studio_runner.cli.session import Session
@@ -20,7 +22,7 @@ from studio_runner.errors import UsageError
 @click.option("--follow", is_flag=True, help="Print the output while it runs, and wait for the end.")
 @click.option("--wait", is_flag=True, help="Wait for the end; exit with 1 unless it completed.")
 @json_option
-@with_settings("places.home", "places.queue_root", "places.store")
+@with_settings(*PLACES, *BROKERS, "storage")
 @click.pass_obj
 def command(session: Session, settings: Settings, /, key: str, **chosen: Any) -> int:
     """Queue an experiment again, with the same code and requirements, under a new key, which is printed."""
@@ -31,19 +33,21 @@ def command(session: Session, settings: Settings, /, key: str, **chosen: Any) ->
 
 async def _rerun(session: Session, settings: Settings, key: str, chosen: dict[str, Any]) -> int:
     from studio_runner.client import watch
-    from studio_runner.client.lookup import find
+    from studio_runner.client.lookup import find_current
     from studio_runner.client.rerun import request_again
     from studio_runner.client.submit import publish, read_back
 
-    async with opened_desk(session, settings, say) as desk:
-        record = await find(desk.records, key)
-        queue = queue_name(chosen["queue"], record.own.get("queue"))
-        request = request_again(record, chosen["experiment"], desk.config, desk.stores)
-        fresh = await publish(read_back(request), queue, desk)
-        if chosen["as_json"]:
-            print_json({"key": fresh, "queue": queue})
-        else:
-            click.echo(fresh, err=chosen["follow"])
-        if chosen["follow"]:
-            return exit_code(await watch.follow_output(desk.records, fresh, write_output))
-        return exit_code(await watch.wait(desk.records, fresh)) if chosen["wait"] else 0
+    with front_of(session, settings) as front:
+        async with front.opened_holdings() as holdings:
+            record = await find_current(holdings, key)
+            queue = front.queue_name(chosen["queue"], record.own.get("queue"))
+            request = request_again(record, chosen["experiment"], holdings.config, holdings.stores)
+            async with broker_for(queue, front.settings) as broker:
+                fresh = await publish(read_back(request), queue, front.desk(holdings, broker, say))
+            if chosen["as_json"]:
+                print_json({"key": fresh, "queue": queue})
+            else:
+                click.echo(fresh, err=chosen["follow"])
+            if chosen["follow"]:
+                return exit_code(await watch.follow_output(holdings, fresh, write_output))
+            return exit_code(await watch.wait(holdings, fresh)) if chosen["wait"] else 0

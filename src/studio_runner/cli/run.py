@@ -15,12 +15,12 @@ from studio_runner.cli.experiments import (
     SCRIPT_CONTEXT,
     busy,
     experiment_options,
-    opened_desk,
     order_of,
     say,
     script_arguments,
     write_output,
 )
+from studio_runner.cli.front import front_of
 from studio_runner.cli.options import with_settings
 from studio_runner.cli.session import Session
 from studio_runner.config.settings import LimitSettings, Settings
@@ -29,6 +29,7 @@ from studio_runner.errors import Reason, UsageError
 if TYPE_CHECKING:
     from studio_runner.client.submit import Desk, Order
     from studio_runner.messages.request import Request
+    from studio_runner.queues.local import LocalBroker
     from studio_runner.reports.records import Record
     from studio_runner.runner.daemon import Daemon
     from studio_runner.runner.host import Host
@@ -38,7 +39,7 @@ _INTERRUPTS = (signal.SIGINT, signal.SIGTERM)
 
 @click.command(context_settings=SCRIPT_CONTEXT)
 @experiment_options
-@with_settings("places", "machine", "experiments")
+@with_settings("places", "storage", "machine", "experiments")
 @script_arguments
 @click.pass_obj
 def command(session: Session, settings: Settings, /, script: str, args: tuple[str, ...], **chosen: Any) -> int:
@@ -57,13 +58,22 @@ async def _run(session: Session, settings: Settings, order: "Order") -> int:
     from studio_runner.client.submit import requests
 
     queue = f"local_run-{uuid.uuid4().hex[:12]}"
-    async with opened_desk(session, settings, say) as desk:
-        with busy("packaging"):
-            [request] = [request async for request in requests(order, desk)]
-        record = await _run_request(_settings_for(settings, queue), request, queue, desk)
-        await desk.broker.remove(queue)
-        _say_end(record, desk)
+    with front_of(session, settings) as front:
+        async with front.opened_holdings_here() as holdings, _opened_queues(settings) as queues:
+            desk = front.desk(holdings, queues, say)
+            with busy("packaging"):
+                [request] = [request async for request in requests(order, desk)]
+            record = await _run_request(_settings_for(settings, queue), request, queue, desk)
+            await queues.remove(queue)
+            _say_end(record, desk)
     return _exit_code(record)
+
+
+def _opened_queues(settings: Settings) -> "LocalBroker":
+    from studio_runner.queues.local import LocalBroker, LocalQueueOptions
+
+    options = LocalQueueOptions(lease=settings.queues.lease, poll=settings.queues.poll)
+    return LocalBroker(settings.places.queue_root, options)
 
 
 async def _run_request(settings: Settings, request: "Request", queue: str, desk: "Desk") -> "Record":
@@ -103,7 +113,7 @@ async def _attend(daemon: "Daemon", key: str, desk: "Desk") -> "Record":
         serving = group.create_task(daemon.run(), name="run the experiment")
         stopping = _Stopping(daemon, key, desk)
         with _on_interrupt(stopping.interrupted):
-            record = await follow_output(desk.records, key, stopping.write)
+            record = await follow_output(desk.holdings, key, stopping.write)
             daemon.drain()
             await serving
             await stopping.done()
@@ -156,7 +166,7 @@ class _Stopping:
             attempt.stop(of_reason(Reason.STOPPED))
         record = await self._desk.records.read(self._key)
         if record is not None and not self._daemon.attempts:
-            await stop(record, self._desk.records, self._desk.broker)
+            await stop(record, self._desk.records, self._desk.broker, self._desk.holdings.opener)
 
 
 @contextmanager
@@ -183,7 +193,7 @@ def _say_end(record: "Record", desk: "Desk") -> None:
     took = summary(record, record.time("time_finished") or 0.0).duration
     sentence = "" if record.reason == Reason.COMPLETED else f": {record.own.get('sentence')}"
     time = f" after {format_duration(took)}" if took is not None else ""
-    place = desk.stores.artifacts / "experiments" / record.key
+    place = desk.holdings.stores.address(f"experiments/{record.key}").removeprefix("file://")
     say(f"{record.reason or record.status}{time}{sentence}")
     say(f"results: {place} (studio-runner show {record.key})")
 

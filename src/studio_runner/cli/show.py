@@ -6,13 +6,15 @@ from typing import TYPE_CHECKING
 
 import click
 
-from studio_runner.cli.experiments import key_argument, records_of, write_output
+from studio_runner.cli.experiments import key_argument, write_output
+from studio_runner.cli.front import front_of
 from studio_runner.cli.options import json_option, with_settings
 from studio_runner.cli.output import print_fields, print_json, print_table
 from studio_runner.cli.session import Session
 from studio_runner.config.settings import Settings
 
 if TYPE_CHECKING:
+    from studio_runner.client.holdings import Holdings
     from studio_runner.client.view import Details
 
 SHOWN_LINES = 10
@@ -22,7 +24,7 @@ SHOWN_LINES = 10
 @click.command()
 @key_argument
 @json_option
-@with_settings("places.home", "places.store")
+@with_settings("places.home", "places.store", "storage")
 @click.pass_obj
 def command(session: Session, settings: Settings, /, key: str, *, as_json: bool) -> None:
     """Show everything about an experiment. KEY may be the beginning of its key, or `last`."""
@@ -31,18 +33,29 @@ def command(session: Session, settings: Settings, /, key: str, *, as_json: bool)
 
 async def _show(session: Session, settings: Settings, key: str, *, as_json: bool) -> None:
     from studio_runner.client.artifact_files import stored
-    from studio_runner.client.lookup import find
+    from studio_runner.client.lookup import find_current
     from studio_runner.client.view import Details
 
-    record = await find(records_of(session, settings), key)
-    found = Details(record, await stored(record))
-    if as_json:
-        print_json(found.document())
-        return
-    print_fields(found.fields(time.time()))
-    _print_artifacts(found)
-    if record.over and record.reason not in (None, "completed", "stopped"):
-        await _print_tail(found)
+    with front_of(session, settings) as front:
+        async with front.opened_holdings() as holdings:
+            record = await find_current(holdings, key)
+            found = Details(record, await stored(record, holdings.opener))
+            if as_json:
+                print_json(found.document())
+                return
+            print_fields(found.fields(time.time()))
+            _print_attempts(found)
+            _print_artifacts(found)
+            if record.over and record.reason not in (None, "completed", "stopped"):
+                await _print_tail(holdings, found)
+
+
+def _print_attempts(found: "Details") -> None:
+    """Where there was more than one."""
+    rows = found.attempts()
+    if len(rows) > 1:
+        click.echo()
+        print_table(("attempt", "host", "started", "ended", "reason"), rows, right=("attempt",))
 
 
 def _print_artifacts(found: "Details") -> None:
@@ -54,8 +67,8 @@ def _print_artifacts(found: "Details") -> None:
         print_table(("artifact", "size", "address"), rows, right=("size",))
 
 
-async def _print_tail(found: "Details") -> None:
+async def _print_tail(holdings: "Holdings", found: "Details") -> None:
     from studio_runner.client.watch import write_stored
 
     click.echo(f"\nThe last lines of its output (all of it: studio-runner logs {found.record.key}):")
-    await write_stored(found.record, write_output, SHOWN_LINES)
+    await write_stored(holdings, found.record, write_output, SHOWN_LINES)

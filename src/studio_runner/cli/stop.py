@@ -4,7 +4,9 @@ import asyncio
 
 import click
 
-from studio_runner.cli.experiments import key_argument, opened_broker, records_of
+from studio_runner.cli.broker import Withdrawals
+from studio_runner.cli.experiments import BROKERS, PLACES, key_argument
+from studio_runner.cli.front import front_of
 from studio_runner.cli.options import json_option, with_settings
 from studio_runner.cli.output import print_json
 from studio_runner.cli.session import Session
@@ -15,7 +17,7 @@ from studio_runner.config.settings import Settings
 @key_argument
 @click.option("--wait", is_flag=True, help="Wait until it is over.")
 @json_option
-@with_settings("places.home", "places.queue_root", "places.store")
+@with_settings(*PLACES, *BROKERS, "storage")
 @click.pass_obj
 def command(session: Session, settings: Settings, /, key: str, *, wait: bool, as_json: bool) -> None:
     """Stop an experiment: take it off its queue, or ask its runner to stop it. What it made so far is kept."""
@@ -24,15 +26,15 @@ def command(session: Session, settings: Settings, /, key: str, *, wait: bool, as
 
 async def _stop(session: Session, settings: Settings, key: str, *, wait: bool, as_json: bool) -> None:
     from studio_runner.client import watch
-    from studio_runner.client.lookup import find
+    from studio_runner.client.lookup import find_current
     from studio_runner.client.stop import Stopped, stop
 
-    records = records_of(session, settings)
-    async with opened_broker(settings) as broker:
-        record = await find(records, key)
-        result = await stop(record, records, broker)
-    if wait:
-        record = await watch.wait(records, record.key)
+    with front_of(session, settings) as front:
+        async with front.opened_holdings() as holdings:
+            record = await find_current(holdings, key)
+            result = await stop(record, holdings.records, Withdrawals(front.settings), holdings.opener)
+            if wait:
+                record = await watch.wait(holdings, record.key)
     if as_json:
         print_json({"key": record.key, "result": result})
         return

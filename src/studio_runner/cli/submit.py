@@ -6,17 +6,18 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from studio_runner.cli.experiments import (
+    BROKERS,
+    PLACES,
     SCRIPT_CONTEXT,
     busy,
     exit_code,
     experiment_options,
-    opened_desk,
     order_of,
-    queue_name,
     say,
     script_arguments,
     write_output,
 )
+from studio_runner.cli.front import front_of
 from studio_runner.cli.options import json_option, with_settings
 from studio_runner.cli.session import Session
 from studio_runner.config.settings import Settings
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 @click.option("--follow", is_flag=True, help="Print the output while it runs, and wait for the end.")
 @click.option("--wait", is_flag=True, help="Wait for the end; exit with 1 unless it completed.")
 @json_option
-@with_settings("places.home", "places.queue_root", "places.store")
+@with_settings(*PLACES, *BROKERS, "storage")
 @script_arguments
 @click.pass_obj
 def command(session: Session, settings: Settings, /, script: str, args: tuple[str, ...], **chosen: Any) -> int:
@@ -54,20 +55,23 @@ async def _submit(
     from studio_runner.client.watch import follow_output, wait
 
     order = order_of(*call, chosen)
-    async with opened_desk(session, settings, say) as desk:
-        queue = queue_name(chosen["queue"], desk.config.queue)
-        with busy("packaging"):
-            keys = await submit(order, queue, desk)
-        if not chosen["as_json"]:
-            click.echo("\n".join(keys), err=chosen["follow"])
-        codes = []
-        for key in keys if chosen["follow"] or chosen["wait"] else ():
-            record = await (
-                follow_output(desk.records, key, write_output) if chosen["follow"] else wait(desk.records, key)
-            )
-            codes.append(exit_code(record))
-        if chosen["as_json"]:
-            print_json([await _described(desk.records, key) for key in keys])
+    with front_of(session, settings) as front:
+        queue = front.queue_name(chosen["queue"])
+        async with front.opened_desk(queue, say) as desk:
+            with busy("packaging"):
+                keys = await submit(order, queue, desk)
+            if not chosen["as_json"]:
+                click.echo("\n".join(keys), err=chosen["follow"])
+            codes = []
+            for key in keys if chosen["follow"] or chosen["wait"] else ():
+                record = await (
+                    follow_output(desk.holdings, key, write_output)
+                    if chosen["follow"]
+                    else wait(desk.holdings, key)
+                )
+                codes.append(exit_code(record))
+            if chosen["as_json"]:
+                print_json([await _described(desk.records, key) for key in keys])
     return max(codes, default=0)
 
 

@@ -114,7 +114,8 @@ def _duplicates(labels: Sequence[str]) -> Iterator[str]:
 
 
 def _stored(stores: Stores, key: str, *, mutable: bool) -> dict[str, Any]:
-    return {"qualified": stores.address(key), "key": key, "mutable": mutable, "unpack": True}
+    bucket = {"bucket": stores.bucket} if stores.bucket else {}
+    return {"qualified": stores.address(key), "key": key, **bucket, "mutable": mutable, "unpack": True}
 
 
 def _check_label(label: str, text: str) -> None:

@@ -2,14 +2,21 @@
 
 import difflib
 
+from studio_runner.client.holdings import Holdings
+from studio_runner.client.results import caught_up
 from studio_runner.errors import NotFoundError
 from studio_runner.reports.records import Record, Records
 
 LAST = "last"
 
 
+async def find_current(holdings: Holdings, text: str) -> Record:
+    """The record, as much as anybody knows by now; NotFoundError names what comes near."""
+    return await caught_up(await find(holdings.records, text), holdings)
+
+
 async def find(records: Records, text: str) -> Record:
-    """The record; NotFoundError names what comes near."""
+    """The record as it stands; NotFoundError names what comes near."""
     if text != LAST and (exact := await records.read(text)):
         return exact
     known = await records.list()

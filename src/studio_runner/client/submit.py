@@ -14,18 +14,23 @@ from typing import Any
 
 from studio_runner.client import artifacts, package
 from studio_runner.client.artifacts import Capture, Reuse
+from studio_runner.client.holdings import Holdings
 from studio_runner.client.hyperparameters import Hyperparameter, grid, substitute
-from studio_runner.client.lookup import find
+from studio_runner.client.lookup import find_current
 from studio_runner.client.request import KEPT, Draft, message, new_key, script_path
 from studio_runner.client.requirements import Requirements, Wanted, gather, python_version
-from studio_runner.client.stores import Stores
-from studio_runner.config.studioml import StudioConfig
-from studio_runner.errors import InvalidMessageError, ObjectNotFoundError, UsageError
+from studio_runner.errors import (
+    BrokerError,
+    InvalidMessageError,
+    ObjectNotFoundError,
+    Reason,
+    UsageError,
+)
 from studio_runner.messages.request import Request, parse_request
 from studio_runner.messages.units import format_size
-from studio_runner.queues.local import LocalBroker
+from studio_runner.queues.base import KeptBroker
 from studio_runner.reports.records import OWN, Records
-from studio_runner.storage.base import CHUNK, Store
+from studio_runner.storage.base import CHUNK
 
 Say = Callable[[str], None]
 """Tells a person one line of what goes on."""
@@ -48,15 +53,17 @@ class Order:
 
 @dataclass(frozen=True)
 class Desk:
-    """What submitting works with. `virtualenv` is the one that is active, if any."""
+    """What submitting works with. `broker` has the queue that is meant, `virtualenv` is the one that is active, if
+    any."""
 
-    config: StudioConfig
-    stores: Stores
-    store: Store
-    records: Records
-    broker: LocalBroker
+    holdings: Holdings
+    broker: KeptBroker
     virtualenv: Path | None
     say: Say
+
+    @property
+    def records(self) -> Records:
+        return self.holdings.records
 
 
 async def submit(order: Order, queue: str, desk: Desk) -> list[str]:
@@ -88,7 +95,11 @@ async def publish(request: Request, queue: str, desk: Desk) -> str:
     document = json.loads(request.to_json())
     kept = {name: value for name, value in document["config"].items() if name in KEPT}
     await desk.records.create({**document["experiment"], OWN: {"queue": queue, "config": kept}})
-    await desk.broker.publish(queue, request.to_json())
+    try:
+        await desk.broker.publish(queue, request.to_json())
+    except BrokerError as error:
+        await desk.records.update(request.key, _never_queued(error))
+        raise
     return request.key
 
 
@@ -101,12 +112,18 @@ def read_back(message: Mapping[str, Any]) -> Request:
 
 
 async def _request(draft: Draft, workspace: Mapping[str, Any], captures: Sequence[Capture], desk: Desk) -> Request:
-    captured = {capture.label: artifacts.mutable(desk.stores, draft.key, capture.label) for capture in captures}
+    stores = desk.holdings.stores
+    captured = {capture.label: artifacts.mutable(stores, draft.key, capture.label) for capture in captures}
     for capture in captures:
-        await _store_start(capture, str(captured[capture.label]["key"]), desk)
-    own = {"workspace": workspace, **artifacts.results(desk.stores, draft.key), **captured}
+        await _store_start(capture, str(captured[capture.label]["qualified"]), desk)
+    own = {"workspace": workspace, **artifacts.results(stores, draft.key), **captured}
     whole = replace(draft, artifacts={**draft.artifacts, **own})
-    return read_back(message(whole, desk.config, desk.stores))
+    return read_back(message(whole, desk.holdings.config, stores))
+
+
+def _never_queued(error: BrokerError) -> dict[str, Any]:
+    own = {"reason": Reason.SYSTEM_ERROR.value, "sentence": f"It could not be queued: {error}"}
+    return {"status": "finished", "time_finished": time.time(), OWN: own}
 
 
 def _packages(order: Order) -> list[package.Package]:
@@ -167,7 +184,7 @@ async def _inputs(order: Order, desk: Desk) -> dict[str, Any]:
             desk.say(f"storing {capture.path} as {capture.label}")
             found[capture.label] = await _store_package(await asyncio.to_thread(package.data, capture.path), desk)
     for reuse in order.reuses:
-        record = await find(desk.records, reuse.key)
+        record = await find_current(desk.holdings, reuse.key)
         found[reuse.new_label] = artifacts.reused(reuse, record.document.get("artifacts") or {})
     return found
 
@@ -176,20 +193,20 @@ async def _store_package(found: package.Package, desk: Desk) -> dict[str, Any]:
     """Put the package into the blob store unless it is there, and return its artifact."""
     packed = await _archive(found, desk.say)
     with packed.file:
-        artifact = artifacts.blob(desk.stores, packed.digest)
-        if not await _stored(desk.store, str(artifact["key"])):
+        artifact = artifacts.blob(desk.holdings.stores, packed.digest)
+        if not await _is_stored(str(artifact["qualified"]), desk.holdings):
             desk.say(f"storing {found.root}: {format_size(packed.size)}, files: {len(found.files)}")
-            await desk.store.put(str(artifact["key"]), _pieces(packed))
+            await _store(str(artifact["qualified"]), packed, desk.holdings)
     return artifact
 
 
-async def _store_start(capture: Capture, key: str, desk: Desk) -> None:
+async def _store_start(capture: Capture, address: str, desk: Desk) -> None:
     """What a captured directory holds already is what the experiment starts with."""
     if capture.path is None or not capture.path.exists():
         return
     packed = await _archive(await asyncio.to_thread(package.data, capture.path), desk.say)
     with packed.file:
-        await desk.store.put(key, _pieces(packed))
+        await _store(address, packed, desk.holdings)
 
 
 async def _archive(found: package.Package, say: Say) -> package.Archive:
@@ -200,12 +217,18 @@ async def _archive(found: package.Package, say: Say) -> package.Archive:
     return packed
 
 
-async def _stored(store: Store, key: str) -> bool:
+async def _is_stored(address: str, holdings: Holdings) -> bool:
+    store, key = holdings.opener.open_address(address)
     try:
         await store.head(key)
     except ObjectNotFoundError:
         return False
     return True
+
+
+async def _store(address: str, packed: package.Archive, holdings: Holdings) -> None:
+    store, key = holdings.opener.open_address(address)
+    await store.put(key, _pieces(packed))
 
 
 async def _pieces(packed: package.Archive) -> AsyncIterator[bytes]:

@@ -1,15 +1,22 @@
 """Experiments as people look at them: a line each, or everything about one."""
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from studio_runner.client.results import caught_up
+from studio_runner.messages.secrets import without_secrets
 from studio_runner.messages.units import format_duration, format_size
-from studio_runner.reports.records import Record, Records
+from studio_runner.reports.records import Record
 
 if TYPE_CHECKING:  # what looks into stores reads messages, and a list of experiments does not
     from studio_runner.client.artifact_files import Stored
+    from studio_runner.client.holdings import Holdings
+
+_AT_ONCE = 16
+"""Experiments whose results are asked for at the same time."""
 
 _TIMES = {
     "time_added": "submitted",
@@ -37,12 +44,23 @@ class Summary:
         return asdict(self)
 
 
-async def summaries(records: Records, wanted: Mapping[str, str | None], now: float) -> list[Summary]:
+async def summaries(holdings: "Holdings", wanted: Mapping[str, str | None], now: float) -> list[Summary]:
     """Those whose fields are as wanted (None: any), newest first."""
-    found = [summary(record, now) for record in await records.list()]
+    records = await holdings.records.list()
+    found = [summary(record, now) for record in await _caught_up(records, holdings)]
     return [
         one for one in found if all(value is None or getattr(one, name) == value for name, value in wanted.items())
     ]
+
+
+async def _caught_up(records: Sequence[Record], holdings: "Holdings") -> list[Record]:
+    few = asyncio.Semaphore(_AT_ONCE)
+
+    async def one(record: Record) -> Record:
+        async with few:
+            return await caught_up(record, holdings)
+
+    return list(await asyncio.gather(*map(one, records)))
 
 
 def summary(record: Record, now: float) -> Summary:
@@ -83,7 +101,18 @@ class Details:
     def document(self) -> dict[str, Any]:
         """For programs: the record, its artifacts with their sizes."""
         sizes = {one.label: {**asdict(one)} for one in self.artifacts}
-        return {**self.record.document, "status": status(self.record), "stored": sizes}
+        shown: dict[str, Any] = without_secrets(self.record.document)  # other clients leave theirs in records
+        return {**shown, "status": status(self.record), "stored": sizes}
+
+    def attempts(self) -> list[tuple[object, ...]]:
+        """Number, host, start, end and reason of each attempt, as far as the record tells of them."""
+        found = self.record.own.get("attempts")
+        entries = [entry for entry in found if isinstance(entry, Mapping)] if isinstance(found, list) else []
+        return [
+            (entry.get("number"), entry.get("host"), _time(entry, "started"), _time(entry, "ended"),
+             entry.get("reason") or ("its runner died" if entry is not entries[-1] else ""))
+            for entry in entries
+        ]  # fmt: skip
 
     def fields(self, now: float) -> dict[str, str]:
         """For people: names and values, what is not known left out."""
@@ -113,6 +142,11 @@ class Details:
             "cpu time": format_duration(cpu) if cpu and isinstance(cpu, int | float) else None,
         }
         return {name: str(value) for name, value in found.items() if value not in (None, "")}
+
+
+def _time(entry: Mapping[str, Any], name: str) -> str | None:
+    value = entry.get(name)
+    return _moment(value) if isinstance(value, int | float) else None
 
 
 def _exit(own: Mapping[str, Any]) -> str | None:

@@ -1,71 +1,65 @@
 """Waiting for an experiment, with or without its output before one's eyes."""
 
 import asyncio
+import os
 import socket
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Coroutine
 from pathlib import Path
+from typing import Any
 
-from studio_runner.client.artifact_files import stored_output
+from studio_runner.client.artifact_files import OUTPUT, state_of, stored_output
+from studio_runner.client.holdings import Holdings
+from studio_runner.client.results import current
+from studio_runner.client.tail import Write, tail_offset, write_file
 from studio_runner.errors import NotFoundError
 from studio_runner.process.follow import follow
-from studio_runner.reports.records import Record, Records
-from studio_runner.storage.base import CHUNK
-
-Write = Callable[[bytes], None]
+from studio_runner.reports.records import Record
 
 _SOONEST, _LATEST = 0.03, 1.0
 """Seconds between two looks at a record; the longer nothing happens, the rarer."""
 
+_MIRROR = 2.0
+"""Seconds between two looks at an output that is on its way through a store."""
 
-async def until(records: Records, key: str, true: Callable[[Record], bool]) -> Record:
+
+async def until(holdings: Holdings, key: str, true: Callable[[Record], bool]) -> Record:
     """Look at the record until it is as wanted."""
     pause = _SOONEST
-    while True:
-        record = await records.read(key)
-        if record is None:
-            raise NotFoundError(f"The record of experiment {key} is gone")
-        if true(record):
-            return record
+    while not true(record := await current(holdings, key)):
         await asyncio.sleep(pause)
         pause = min(_LATEST, pause * 1.2)
-
-
-async def wait(records: Records, key: str) -> Record:
-    """Until it is over."""
-    return await until(records, key, lambda record: record.over)
-
-
-async def follow_output(records: Records, key: str, write: Write, tail: int | None = None) -> Record:
-    """Write the output as it comes until the experiment is over, from whatever attempts it takes.
-
-    With `tail` only the last lines of what there is already are written before what comes. What runs on another
-    machine, or was over before it could be looked at, is written from the store at the end.
-    """
-    following = _Following(records, write, tail)
-    record = await until(records, key, following.has_something)
-    while not record.over:
-        await following.attempt(record)
-        record = await until(records, key, following.has_something)
-    if not following.seen:
-        await write_stored(record, write, tail)
     return record
 
 
-async def write_stored(record: Record, write: Write, tail: int | None = None) -> bool:
+async def wait(holdings: Holdings, key: str) -> Record:
+    """Until it is over."""
+    return await until(holdings, key, lambda record: record.over)
+
+
+async def follow_output(holdings: Holdings, key: str, write: Write, tail: int | None = None) -> Record:
+    """Write the output as it comes until the experiment is over, from whatever attempts it takes.
+
+    With `tail` only the last lines of what there is already are written before what comes. Of what runs on another
+    machine the output comes as often as its runner stores it.
+    """
+    following = _Following(holdings, write, tail)
+    record = await until(holdings, key, following.has_something)
+    while not record.over:
+        await following.attempt(record)
+        record = await until(holdings, key, following.has_something)
+    if not following.seen:
+        await write_stored(holdings, record, write, tail)
+    return record
+
+
+async def write_stored(holdings: Holdings, record: Record, write: Write, tail: int | None = None) -> bool:
     """Write the stored output, or its last lines; False when there is none."""
-    async with stored_output(record) as path:
+    async with stored_output(record, holdings.opener) as path:
         if path is None:
             return False
         write_file(path, write, tail)
     return True
-
-
-def write_file(path: Path, write: Write, tail: int | None = None) -> None:
-    """Write what is in a file now, or its last lines."""
-    with path.open("rb") as file:
-        file.seek(0 if tail is None else tail_offset(path, tail))
-        while piece := file.read(CHUNK):
-            write(piece)
 
 
 def live_output(record: Record) -> Path | None:
@@ -73,65 +67,96 @@ def live_output(record: Record) -> Path | None:
     place = record.own.get("directory")
     if record.status != "running" or not place or record.own.get("host") != socket.gethostname():
         return None
-    path = Path(place) / "output" / "output"
+    path = Path(place) / OUTPUT / OUTPUT
     return path if path.exists() else None
 
 
-def tail_offset(path: Path, lines: int) -> int:
-    """Where the last `lines` lines of a file begin."""
-    with path.open("rb") as file:
-        position = end = file.seek(0, 2)
-        if lines <= 0:
-            return end
-        while position:
-            start = max(0, position - CHUNK)
-            file.seek(start)
-            block = file.read(position - start)
-            stop = len(block)
-            while (stop := block.rfind(b"\n", 0, stop)) >= 0:
-                if start + stop == end - 1:  # ends the last line, begins none
-                    continue
-                lines -= 1
-                if not lines:
-                    return start + stop + 1
-            position = start
-    return 0
+def runs_elsewhere(record: Record) -> bool:
+    """Whether all that can be seen of its output here is what is stored of it."""
+    if record.over:
+        return False
+    if host := record.own.get("host"):
+        return record.status != "waiting" and host != socket.gethostname()
+    output = (record.document.get("artifacts") or {}).get(OUTPUT) or {}  # nobody keeps its record
+    return not str(output.get("qualified", "file:")).startswith("file:")
 
 
 class _Following:
     """What has been written of an experiment's output, over its attempts: a later one goes on in the output of
     the one before."""
 
-    def __init__(self, records: Records, write: Write, tail: int | None) -> None:
-        self._records, self._write, self._tail = records, write, tail
+    def __init__(self, holdings: Holdings, write: Write, tail: int | None) -> None:
+        self._holdings, self._write, self._tail = holdings, write, tail
         self._attempt: object = None
         self.seen = 0
 
     def has_something(self, record: Record) -> bool:
-        """It is over, or an attempt runs here that was not followed yet."""
-        return record.over or (record.own.get("attempt") != self._attempt and live_output(record) is not None)
+        """It is over, runs elsewhere, or an attempt runs here that was not followed yet."""
+        return record.over or runs_elsewhere(record) or self._is_new_here(record)
 
     async def attempt(self, record: Record) -> None:
-        """Follow one attempt to its end."""
-        self._attempt = record.own.get("attempt")
-        path = live_output(record)
-        if path is None:
+        """Follow one attempt to its end, or wherever it runs elsewhere until it does not."""
+        if runs_elsewhere(record):
+            await self._mirror(record)
             return
+        self._attempt = record.own.get("attempt")
+        if path := live_output(record):
+            await self._follow(path, lambda: until(self._holdings, record.key, self._is_past))
+
+    def _is_new_here(self, record: Record) -> bool:
+        return record.own.get("attempt") != self._attempt and live_output(record) is not None
+
+    def _is_past(self, record: Record) -> bool:
+        return record.status != "running" or record.own.get("attempt") != self._attempt
+
+    async def _follow(self, path: Path, end: Callable[[], Coroutine[Any, Any, Any]]) -> None:
+        """Write what is added to the file until `end()` is over."""
         if not self.seen and self._tail is not None:
             self.seen = tail_offset(path, self._tail)
-        ended = asyncio.Event()
-        watching = asyncio.create_task(self._until_end(record.key, ended), name=f"watch {record.key}")
+        watching = asyncio.create_task(end(), name=f"watch {path.name}")
         try:
-            async for piece in follow(path, ended.is_set, self.seen):
+            async for piece in follow(path, watching.done, self.seen):
                 self.seen += len(piece)
                 self._write(piece)
         finally:  # not a task group: a reader who has gone is to be told as it is
             watching.cancel()
             await asyncio.wait([watching])
+        watching.result()
 
-    async def _until_end(self, key: str, ended: asyncio.Event) -> None:
-        await until(self._records, key, self._is_past)
-        ended.set()
+    async def _mirror(self, record: Record) -> None:
+        """Follow a copy of what is stored, which is replaced whenever that changes."""
+        with tempfile.TemporaryDirectory(prefix="studio-runner-") as place:
+            path = Path(place) / OUTPUT
+            path.touch()
+            mirror = _Mirror(self._holdings, record, path)
+            await mirror.renew()
+            await self._follow(mirror.path, mirror.until_over)
 
-    def _is_past(self, record: Record) -> bool:
-        return record.status != "running" or record.own.get("attempt") != self._attempt
+
+class _Mirror:
+    """A copy of the stored output in a file here."""
+
+    def __init__(self, holdings: Holdings, record: Record, path: Path) -> None:
+        self._holdings, self._record, self.path = holdings, record, path
+        self._etag: str | None = None
+
+    async def until_over(self) -> None:
+        """Keep the copy new until the experiment is over or runs where one can look at it."""
+        record = self._record
+        while runs_elsewhere(record):
+            await asyncio.sleep(_MIRROR)
+            record = await current(self._holdings, record.key)
+            await self.renew()
+
+    async def renew(self) -> None:
+        """Bring the copy up to date. The new one takes the place of the old one, which tells the reader of it."""
+        state = await state_of(self._record, OUTPUT, self._holdings.opener)
+        if state is None or state.etag == self._etag:
+            return
+        try:
+            async with stored_output(self._record, self._holdings.opener) as path:
+                if path is not None:
+                    await asyncio.to_thread(os.replace, path, self.path)
+        except NotFoundError:
+            return
+        self._etag = state.etag

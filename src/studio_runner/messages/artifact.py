@@ -26,6 +26,7 @@ from studio_runner.messages.secrets import mask_urls
 
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*")
 _WITH_HOST = frozenset({"s3", "http", "https"})
+_ARCHIVE = re.compile(r"\.(tar(\.(gz|bz2|xz|zst))?|tgz|tbz2?)$", re.IGNORECASE)
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _ADDRESS = "an address such as s3://HOST/BUCKET/KEY, gs://BUCKET/KEY, file:///PATH or https://HOST/PATH"
 
@@ -189,7 +190,9 @@ class Artifact(Model):
     @model_validator(mode="before")
     @classmethod
     def _complete(cls, value: Any) -> Any:
-        """Old clients give `url` alone, and some no bucket and key."""
+        """Old clients give `url` alone, and some no bucket and key. Existing clients leave it open for what they
+        packed themselves (it has a key) whether it is to be unpacked: when they reuse another experiment's
+        artifacts, and for the workspaces of a hyperparameter search."""
         address = (value.get("qualified") or value.get("url")) if isinstance(value, dict) else None
         if not isinstance(address, str):
             return value
@@ -197,11 +200,13 @@ class Artifact(Model):
             location = Location.parse(address)
         except NotAcceptedError:  # for the field itself to say
             return {**value, "qualified": address}
+        unpack = value.get("unpack")
         return {
             **value,
             "qualified": address,
             "bucket": value.get("bucket") or location.bucket,
             "key": value.get("key") or location.key,
+            "unpack": bool(value.get("key") and _ARCHIVE.search(address)) if unpack is None else unpack,
         }
 
     @cached_property

@@ -50,7 +50,7 @@ class Database:
                 "The experiment records in %s cannot be written: %s. The experiments run all the same, this runner "
                 "keeps its own records of them, and goes on trying.",
                 self.name,
-                mask_urls(str(error) or type(error).__name__),
+                _why(error),
             )
 
     def worked(self) -> None:
@@ -95,7 +95,7 @@ class Databases:
                 "The experiment records in %s cannot be opened: %s. The experiments run all the same, and this "
                 "runner keeps its own records of them.",
                 name,
-                mask_urls(str(error)),
+                _why(error),
             )
             return None
         if documents is None:
@@ -161,6 +161,13 @@ def _kind(section: StoreConfig) -> str:
 def _name(section: StoreConfig) -> str:
     place = "/".join(part.strip("/") for part in (section.endpoint, section.bucket) if part)
     return f"the {_kind(section) or 'unnamed'} database {mask_urls(place)}".strip()
+
+
+def _why(error: Exception) -> str:
+    if isinstance(error, TimeoutError):
+        return "there is no answer"
+    hint = error.hint if isinstance(error, StudioRunnerError) else None
+    return mask_urls(f"{error} ({hint})" if hint else str(error))
 
 
 def _identity(section: StoreConfig, variables: Mapping[str, str]) -> bytes:

@@ -1,7 +1,7 @@
 """Figures for Prometheus: what happened, counted as it happens, and how things stand, looked up when asked.
 
 Names with the prefix `runner_` are those that existing dashboards ask for (INTERFACE section 10); ours begin with
-`studio_runner_`. The number of series is bounded: only a running experiment, and a kept artifact, has a series of its own.
+`studio_runner_`. The number of series is bounded: only what runs, and an artifact in the cache, has one of its own.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence

@@ -20,8 +20,8 @@ from studio_runner.reports.writer import Writer, put
 
 log = logging.getLogger(__name__)
 
-TRY = 30.0
-"""Seconds for one write."""
+TRY = 120.0
+"""Seconds for one write, which tries again by itself what may pass (`storage.patience`)."""
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
 LINGER = 600.0
 """Seconds after an experiment's end until nobody tries any more."""

@@ -1,28 +1,24 @@
 """Opening a host: clear up after the dead, then start what attempts share."""
 
 import os
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from functools import partial
 
 from studio_runner.config.settings import Settings
 from studio_runner.environments.virtualenv import VirtualenvProvider
 from studio_runner.machine.inventory import inventory
 from studio_runner.machine.ledger import Ledger
-from studio_runner.messages.request import StoreConfig
 from studio_runner.process.environ import clean_environment
 from studio_runner.process.spawn import Spawner
 from studio_runner.reports.base import Reporter, Reports
 from studio_runner.reports.databases import Databases
-from studio_runner.reports.documents import Documents, StoreDocuments
 from studio_runner.reports.opening import dashboard_address, opened_reporters
+from studio_runner.runner.databases import databases
 from studio_runner.runner.directory import occupied
 from studio_runner.runner.host import Host, Identity
 from studio_runner.runner.recovery import recover
 from studio_runner.runner.scatter import scatter
 from studio_runner.runner.starts import Starts
-from studio_runner.storage.access import access_of_section
-from studio_runner.storage.base import Precondition
 from studio_runner.storage.cache import ArtifactCache
 from studio_runner.storage.registry import Stores
 
@@ -44,7 +40,7 @@ async def opened_host(
             VirtualenvProvider(places.cache_dir, settings.caches.environments, spawner, variables) as environments,
             Stores(settings.storage) as stores,
             _opened_cache(settings) as artifact_cache,
-            _opened_reports(settings, identity, stores) as (databases, reporters),
+            _opened_reports(settings, identity, stores) as (kept, reporters),
         ):
             yield Host(
                 identity=identity,
@@ -59,7 +55,7 @@ async def opened_host(
                 reports=Reports([*reporters, *listeners]),
                 stores=stores,
                 artifact_cache=artifact_cache,
-                databases=databases,
+                databases=kept,
             )
 
 
@@ -78,14 +74,7 @@ async def _opened_reports(
     settings: Settings, identity: Identity, stores: Stores
 ) -> AsyncIterator[tuple[Databases, Sequence[Reporter]]]:
     """The records of this runner and of its senders, and everybody who is told of experiments."""
-    databases = Databases(settings.places.store / "db", partial(documents_in, stores))
+    kept = databases(settings.places.store / "db", stores)
     dashboard = dashboard_address(settings.http, identity.host)
-    async with opened_reporters(settings.reports, databases, dashboard) as reporters:
-        yield databases, reporters
-
-
-def documents_in(stores: Stores, section: StoreConfig, variables: Mapping[str, str]) -> Documents | None:
-    """The documents of a message's database; None where no store knows its kind."""
-    location, access = access_of_section(section, variables)
-    store, _ = stores.open(location, access)
-    return StoreDocuments(store, Precondition)
+    async with opened_reporters(settings.reports, kept, dashboard) as reporters:
+        yield kept, reporters

@@ -37,6 +37,9 @@ Note = Callable[[str], None]
 Tap = Callable[[bytes], None]
 """Takes the pieces of a plain archive, or a file, beside whoever they are for."""
 
+Announce = Callable[[Member], Member]
+"""What an archive says of a member, made of what the file system says."""
+
 _log = logging.getLogger(__name__)
 _OPEN = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
@@ -119,21 +122,22 @@ class Unpacker:
             raise member_fault(error, os.fsdecode(self._extraction.member), str(self._directory)) from error
 
 
-def pack(
+def pack(  # noqa: PLR0913
     directory: Path,
     compression: Compression = Compression.NONE,
     *,
     mtime: int | None = None,
     keep: Keep | None = None,
     note: Note = _log.warning,
+    announce: Announce | None = None,
 ) -> Generator[bytes, None, None]:
     """A tar archive of what is below `directory`, the same bytes for the same content.
 
     With `mtime` (Unix seconds) it depends on names and contents alone: all files have that time, and the modes 644
-    or 755. `keep` decides what goes in, `note` is told of what cannot. Files may change meanwhile: the archive is
-    valid, and what vanished is not in it.
+    or 755. `keep` decides what goes in, `note` is told of what cannot, `announce` may change what is said of a
+    member. Files may change meanwhile: the archive is valid, and what vanished is not in it.
     """
-    packer = _Packer(directory, mtime, note)
+    packer = _Packer(directory, mtime, note, announce)
     return compress(packer.stream(walk(directory, keep)), compression)
 
 
@@ -145,8 +149,9 @@ def pack_file(name: str, content: bytes, compression: Compression = Compression.
 
 
 class _Packer:
-    def __init__(self, directory: Path, mtime: int | None, note: Note) -> None:
+    def __init__(self, directory: Path, mtime: int | None, note: Note, announce: Announce | None) -> None:
         self._directory = directory
+        self._announce = announce
         self._mtime = None if mtime is None else mtime * 1_000_000_000
         self._note = note
 
@@ -177,7 +182,8 @@ class _Packer:
         mode, mtime = found.status.st_mode & 0o777, found.status.st_mtime_ns
         if self._mtime is not None:
             mode, mtime = 0o755 if mode & 0o100 else 0o644, self._mtime
-        return Member(name, kind, mode, size, mtime, target)
+        member = Member(name, kind, mode, size, mtime, target)
+        return member if self._announce is None else self._announce(member)
 
     def _link(self, found: Found) -> Iterator[bytes]:
         try:

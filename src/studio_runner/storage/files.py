@@ -133,8 +133,8 @@ class FileStore:
     ) -> ObjectInfo:
         place = self._place(key)
         context = self._draft(place)
-        made = await in_thread(context.__enter__)
         try:
+            made = await in_thread(context.__enter__)
             for piece in pieces:
                 await in_thread(partial(_guarded, place, partial(made.write, piece)))
             async for piece in stream:

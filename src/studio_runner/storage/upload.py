@@ -18,6 +18,7 @@ from studio_runner.errors import (
 )
 from studio_runner.messages.artifact import Artifact
 from studio_runner.storage.about import about
+from studio_runner.storage.alone import Alone
 from studio_runner.storage.archive import GivenUpError, Note, pack
 from studio_runner.storage.base import ObjectInfo, Precondition, Store
 from studio_runner.storage.blocking import BlockingStore, blocking, has
@@ -77,7 +78,8 @@ class Upload:
 
     A script may be writing meanwhile. `note` is told of what cannot be part of an archive. With `still_mine`, an
     object that somebody else wrote since this attempt saw it is replaced only after asking whether the experiment
-    is still this attempt's (where the store has conditional puts; one on this machine is not asked).
+    is still this attempt's (where the store has conditional puts; one on this machine is not asked). `alone` says
+    how an archive announces the file that is all it holds.
     """
 
     def __init__(  # noqa: PLR0913
@@ -89,8 +91,10 @@ class Upload:
         *,
         note: Note | None = None,
         still_mine: StillMine | None = None,
+        alone: Alone | None = None,
     ) -> None:
         self._artifact = artifact
+        self._alone = alone
         self._store = store
         self._key = key
         self._directory = directory
@@ -211,9 +215,13 @@ class Upload:
         if not self._differs(look) or self._directory.is_symlink() or not self._directory.is_dir():
             return None
         if self._artifact.unpack:
-            return self._until_given_up(pack(self._directory, Compression.of_name(self._key), note=self._note))
+            return self._until_given_up(self._pack(look))
         name = single_file(self._directory, posixpath.basename(self._key))
         return None if name is None else self._until_given_up(read_file(self._directory, name))
+
+    def _pack(self, look: _Look) -> "_Source":
+        announce = self._alone.announced if self._alone and look.fingerprint.entries == 1 else None
+        return pack(self._directory, Compression.of_name(self._key), note=self._note, announce=announce)
 
     def _until_given_up(self, source: "_Source") -> "_Source":
         with closing(source):

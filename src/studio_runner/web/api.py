@@ -9,6 +9,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response, StreamingResponse
 
 from studio_runner.client.artifact_files import stored, stored_output
+from studio_runner.client.opening import HereOpener
 from studio_runner.client.stop import Stopped, stop
 from studio_runner.client.view import Details
 from studio_runner.errors import InvalidMessageError, NotFoundError
@@ -84,7 +85,7 @@ class Api:
                 return output.live(directory, lambda: self._overview.is_over(attempt), tail)
             return output.whole(output.open_output(directory), tail)
         record = await self._overview.record(key)
-        async with stored_output(record) as path:
+        async with stored_output(record, HereOpener()) as path:
             if path is None:
                 raise NotFoundError(f"Experiment {key} has no output yet")
             return output.whole(output.open_output(path.parent), tail)
@@ -99,7 +100,7 @@ class Api:
             self._overview.stop(attempt)
             return json_answer({"key": key, "outcome": Stopped.ASKED}, 202)
         record = await self._overview.record(key)
-        outcome = await stop(record, self._overview.records, self._overview.broker)
+        outcome = await stop(record, self._overview.records, self._overview, HereOpener())
         return json_answer({"key": key, "outcome": outcome}, 202 if outcome is Stopped.ASKED else 200)
 
     async def drain(self, _request: Request) -> Response:
@@ -132,7 +133,7 @@ class Api:
 
 async def _details(record: Record) -> Details:
     try:
-        return Details(record, await stored(record))
+        return Details(record, await stored(record, HereOpener()))
     except InvalidMessageError:  # of a sender who describes artifacts in ways that nobody understands
         return Details(record, [])
 

@@ -12,7 +12,7 @@ from starlette.types import ASGIApp
 
 from studio_runner.config.settings import Settings
 from studio_runner.errors import StudioRunnerError
-from studio_runner.queues.local import LocalBroker
+from studio_runner.queues.registry import opened_brokers
 from studio_runner.reports.prometheus import Metrics
 from studio_runner.runner.daemon import Tally, opened_daemon
 from studio_runner.web.api import Api
@@ -70,9 +70,9 @@ async def serve(settings: Settings, listening: Listening) -> Tally:
     access = Access(listening.names, listening.remote, settings.http.token)
     async with (
         opened_daemon(settings, [metrics, events]) as daemon,
-        LocalBroker(settings.places.queue_root) as broker,
+        opened_brokers(settings.queues, settings.places.queue_root) as brokers,
     ):
-        app = application(Api(Overview(daemon, broker), events, metrics), access)
+        app = application(Api(Overview(daemon, brokers), events, metrics), access)
         async with serving(app, listening.sock, events.close):
             log.info("dashboard, metrics and API at %s", listening.url)
             return await daemon.run()

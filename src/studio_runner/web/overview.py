@@ -1,17 +1,20 @@
 """What the HTTP side shows: the runner, its queues, its experiments, looked up when somebody asks."""
 
 import asyncio
+import logging
 import os
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 
 from studio_runner import __version__
 from studio_runner.errors import BrokerError, NotFoundError, Reason
 from studio_runner.machine.inventory import Capacity
 from studio_runner.process.limits import memory
-from studio_runner.queues.local import LocalBroker
+from studio_runner.queues.base import KeptBroker, QueueStatus
+from studio_runner.queues.registry import kind_of, kinds_of
 from studio_runner.reports.prometheus import CacheFigures, QueueFigures, Standing
 from studio_runner.reports.records import Record, Records
 from studio_runner.runner.attempt import Attempt
@@ -20,6 +23,8 @@ from studio_runner.runner.intake import need_of
 from studio_runner.runner.outcome import of_reason
 from studio_runner.runner.trial import Trial
 from studio_runner.web.catalogue import Catalogue, ExperimentLine
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -80,11 +85,11 @@ class QueueView:
 class Overview:
     """Reads what the daemon, the queues and the records know.
 
-    `broker` is another one than the daemon's: what that one is asked decides what the daemon is told of.
+    `brokers` are others than the daemon's: what those are asked decides what the daemon is told of.
     """
 
-    def __init__(self, daemon: Daemon, broker: LocalBroker) -> None:
-        self.daemon, self.broker = daemon, broker
+    def __init__(self, daemon: Daemon, brokers: Sequence[KeptBroker]) -> None:
+        self.daemon, self._brokers = daemon, brokers
         database = daemon.host.settings.places.store / "db"
         self.records = Records.in_directory(database)
         self._catalogue = Catalogue(database / "experiments")
@@ -107,9 +112,16 @@ class Overview:
         )
 
     async def queues(self) -> list[QueueView]:
-        statuses = [await self.broker.status(name) for name in await self.broker.queues()]
+        """Of the brokers that answer; the others are among the `troubles`."""
         serves = self.daemon.host.settings.queues.serves
-        return [QueueView(served=serves(status.name), **asdict(status)) for status in statuses]
+        answers = await asyncio.gather(*map(_statuses, self._brokers))
+        return [QueueView(served=serves(status.name), **asdict(status)) for found in answers for status in found]
+
+    async def withdraw(self, queue: str, key: str) -> bool:
+        """Take the waiting message of an experiment off its queue, wherever that is."""
+        settings = self.daemon.host.settings.queues
+        broker = self._brokers[kinds_of(settings).index(kind_of(queue, settings))]
+        return await broker.withdraw(queue, key)
 
     async def experiments(self) -> tuple[ExperimentLine, ...]:
         """Newest first."""
@@ -136,10 +148,11 @@ class Overview:
     async def troubles(self) -> list[str]:
         """Why this runner should get no work now; empty when it should."""
         found = ["it is draining"] if self.daemon.draining else []
-        try:
-            await self.broker.queues()
-        except BrokerError as error:
-            found.append(str(error))
+        for broker in self._brokers:
+            try:
+                await broker.queues()
+            except BrokerError as error:
+                found.append(str(error))
         place = self.daemon.host.settings.places.working_dir
         if not await asyncio.to_thread(os.access, place, os.W_OK | os.X_OK):
             found.append(f"the working directory {place} cannot be written")
@@ -170,6 +183,18 @@ class Overview:
 
     def _trials(self) -> list[Trial]:
         return [attempt.trial for attempt in self.daemon.attempts if attempt.trial]
+
+
+async def _statuses(broker: KeptBroker) -> list[QueueStatus]:
+    """What a broker has; nothing when it does not answer."""
+    found = []
+    try:
+        for name in await broker.queues():
+            with suppress(NotFoundError):  # deleted meanwhile
+                found.append(await broker.status(name))
+    except BrokerError as error:
+        log.debug("no queues can be shown: %s", error)
+    return found
 
 
 def _running(trial: Trial, now: float) -> Running:

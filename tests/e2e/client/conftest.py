@@ -23,9 +23,8 @@ RESOURCES = {"cpus": 1, "ram": "300m", "hdd": "500m", "gpus": 0}
 def studioml():
     """The directory of the clients' environments: `client` and `completion-service`."""
     directory = ROOT / "build" / "studioml"
-    made = subprocess.run(
-        [sys.executable, ROOT / "scripts/install-studioml-client", directory], capture_output=True, text=True
-    )
+    command = [sys.executable, ROOT / "scripts/install-studioml-client", directory]
+    made = subprocess.run(command, check=False, capture_output=True, text=True)
     if made.returncode == NO_PYTHON:
         complaint = f"NOT TESTED against the studioml package: {made.stderr}"
         pytest.fail(complaint) if os.environ.get("CI") else pytest.skip(complaint)
@@ -92,10 +91,10 @@ class Client:
         """Run a program of the client's environment; what it wrote."""
         done = subprocess.run(
             [self.environment / "bin" / program, *words],
+            check=False,
             cwd=cwd or self.home,
             env=self.variables,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            capture_output=True,
             text=True,
             timeout=120,
         )

@@ -21,7 +21,7 @@ def test_an_experiment_on_a_local_queue_of_the_client_is_run(client, machine):
         assert machine.ended(key)["status"] == "finished"
     lines = client.output(key).splitlines()
     assert 'arguments ["10", "--rate=0.1", "a b"]' in lines
-    assert "python 3.8 beside studio" in lines
+    assert "python 3 8 with studio" in lines
     assert client.fetch(key, "modeldir") == {"weights": b"1.5"}
     assert client.fetch(key, "tb") == {"events": b"loss 0.5"}
     assert json.loads(client.fetch(key, "_metrics").popitem()[1].splitlines()[-1])

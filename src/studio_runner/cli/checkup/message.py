@@ -20,8 +20,9 @@ from studio_runner.messages.request import Request, parse_request
 from studio_runner.messages.units import format_duration, format_size
 from studio_runner.runner.intake import need_of, never_fits
 from studio_runner.runner.prepare import WORKSPACE, spec_of
+from studio_runner.storage.access import access_to
 from studio_runner.storage.budget import DiskBudget
-from studio_runner.storage.registry import open_store
+from studio_runner.storage.registry import Stores
 from studio_runner.storage.transfer import fetch
 
 SHOWN = 8
@@ -40,10 +41,11 @@ async def examine(body: bytes, here: Here) -> AsyncIterator[Finding]:
         yield finding
     async for finding in _environment(request, here):
         yield finding
-    async for finding in _artifacts(request):
-        yield finding
-    async for finding in _script(request):
-        yield finding
+    async with Stores(here.settings.storage) as stores:
+        for label, artifact in request.artifacts.items():
+            yield await _checked(label, artifact, request, stores)
+        async for finding in _script(request, stores):
+            yield finding
 
 
 def _resources(request: Request, here: Here) -> Iterator[Finding]:
@@ -95,17 +97,17 @@ async def _environment(request: Request, here: Here) -> AsyncIterator[Finding]:
     yield ok("environment", f"packages: {shown}{more}" if lines else "no packages")
 
 
-async def _artifacts(request: Request) -> AsyncIterator[Finding]:
-    for label, artifact in request.artifacts.items():
-        try:
-            yield await _artifact(artifact)
-        except StudioRunnerError as error:
-            yield problem(f"artifact {label}", str(error), error.hint or "")
+async def _checked(label: str, artifact: Artifact, request: Request, stores: Stores) -> Finding:
+    try:
+        return await _artifact(artifact, request, stores)
+    except StudioRunnerError as error:
+        return problem(f"artifact {label}", str(error), error.hint or "")
 
 
-async def _artifact(artifact: Artifact) -> Finding:
+async def _artifact(artifact: Artifact, request: Request, stores: Stores) -> Finding:
+    """Whether it is there, with the credentials that the runner would have for it."""
     subject = f"artifact {artifact.label}"
-    store, key = open_store(artifact.location)
+    store, key = stores.open(artifact.location, access_to(request, artifact))
     try:
         found = await store.head(key)
     except ObjectNotFoundError:
@@ -115,7 +117,7 @@ async def _artifact(artifact: Artifact) -> Finding:
     return ok(subject, f"{format_size(found.size)} at {artifact.address}")
 
 
-async def _script(request: Request) -> AsyncIterator[Finding]:
+async def _script(request: Request, stores: Stores) -> AsyncIterator[Finding]:
     """Whether the script is in the workspace, which is unpacked to see."""
     script, workspace = request.experiment.filename, request.artifacts.get(WORKSPACE)
     if script is None:
@@ -126,7 +128,7 @@ async def _script(request: Request) -> AsyncIterator[Finding]:
         yield ok("script", f"{script} {arguments}".strip())
         return
     try:
-        there = await _holds(workspace, script, request.resources.hdd or None)
+        there = await _holds(workspace, script, request, stores)
     except StudioRunnerError as error:
         yield problem("script", f"the workspace cannot be unpacked: {error}", error.hint or "")
         return
@@ -136,9 +138,9 @@ async def _script(request: Request) -> AsyncIterator[Finding]:
         yield problem("script", f"{script} is not in the workspace", "Submit the experiment from its directory.")
 
 
-async def _holds(workspace: Artifact, script: str, limit: int | None) -> bool:
-    store, key = open_store(workspace.location)
+async def _holds(workspace: Artifact, script: str, request: Request, stores: Stores) -> bool:
+    store, key = stores.open(workspace.location, access_to(request, workspace))
     with tempfile.TemporaryDirectory(prefix="studio-runner-check-") as scratch:
         directory = Path(scratch, WORKSPACE)
-        await fetch(workspace, store, key, directory, DiskBudget(limit))
+        await fetch(workspace, store, key, directory, DiskBudget(request.resources.hdd or None))
         return await asyncio.to_thread((directory / script).is_file)

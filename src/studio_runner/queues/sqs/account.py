@@ -15,6 +15,8 @@ from studio_runner.queues.sqs.profiles import Profile
 
 CONNECTIONS = 160
 """More than all long polls together, so that renewals never queue behind them."""
+ANY_REGION = "us-east-1"
+"""For services of which nobody said that they had regions."""
 SHOWN = 4
 """Characters of an access key that may be shown."""
 
@@ -83,7 +85,8 @@ class Account:
             credentials = await session.get_credentials()
             if credentials is None:
                 raise BrokerError(f"no AWS credentials for {self._where}", hint=_NO_CREDENTIALS)
-            self._where += f" (access key {credentials.access_key[:SHOWN]}...)"
+            shown = (await credentials.get_frozen_credentials()).access_key[:SHOWN]
+            self._where += f" (access key {shown}...)"
             endpoint = self._options.endpoint or None
             made = session.create_client("sqs", region_name=region, endpoint_url=endpoint, config=config)
             return await self._stack.enter_async_context(made)
@@ -106,7 +109,7 @@ class Account:
         region = self._options.region or session.get_config_variable("region")
         if not region and not self._options.endpoint:
             raise BrokerError("no AWS region is set for SQS", hint="set --sqs-region, or AWS_DEFAULT_REGION")
-        return str(region or "us-east-1")
+        return str(region or ANY_REGION)
 
     def _unreached(self, error: Exception, doing: str) -> BrokerError:
         """What the client library's own errors mean."""

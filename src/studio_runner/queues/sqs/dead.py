@@ -5,12 +5,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from studio_runner.queues.base import DeadLetter
-from studio_runner.queues.sqs.faults import HandleInvalidError, QueueMissingError
+from studio_runner.queues.sqs.faults import HandleInvalidError, QueueMissingError, TooLargeError
 from studio_runner.queues.sqs.listing import QueueList, dead_name
 from studio_runner.queues.sqs.messages import Message, Note
 from studio_runner.queues.sqs.queue import BATCH, SqsQueue
 
-LOOK = 30.0
+LOOK = 120.0
 """Seconds for which what a person looks through is hidden from others, should the look be cut short."""
 MOST = 1000
 """Messages that one look goes through."""
@@ -27,7 +27,11 @@ class DeadLetters:
         """A copy goes to the dead letters; the original stays for the caller to delete."""
         target = await self._target(queue)
         place = target or await self._queues.make(dead_name(queue.name), queue.account)
-        await place.send(message.copy(replace(note, origin=queue.name, group=message.note.group or message.group)))
+        note = replace(note, origin=queue.name, group=note.group or message.group)
+        try:
+            await place.send(message.copy(note))
+        except TooLargeError:
+            await place.send(message.as_it_was())  # no room for the reason
 
     async def count(self, queue: SqsQueue) -> int:
         """Of a shared target, those of other queues are counted too."""

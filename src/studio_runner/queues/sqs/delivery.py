@@ -131,7 +131,8 @@ class SqsDelivery:
         """Go on with a fresh copy. What goes wrong here is tried again, while there is time."""
         before = self._receipt
         try:
-            queue, message = await self._custody.holding.hand_over(before.queue, before.message)
+            note = self._note(self.attempts)
+            queue, message = await self._custody.holding.hand_over(self._home, self._first, note)
         except QueueMissingError:
             raise
         except BrokerError as error:

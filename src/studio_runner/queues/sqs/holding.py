@@ -14,7 +14,7 @@ from studio_runner.queues.complaints import Complaints
 from studio_runner.queues.sqs.account import Account
 from studio_runner.queues.sqs.faults import HandleInvalidError
 from studio_runner.queues.sqs.listing import HELD, QueueList
-from studio_runner.queues.sqs.messages import Message
+from studio_runner.queues.sqs.messages import Message, Note
 from studio_runner.queues.sqs.options import SqsOptions
 from studio_runner.queues.sqs.queue import BATCH, SqsQueue
 
@@ -33,16 +33,10 @@ class Holding:
         self._queues, self._options = queues, options
         self._complaints = Complaints(log)
 
-    async def hand_over(self, queue: SqsQueue, message: Message) -> tuple[SqsQueue, Message]:
-        """A copy of `message`, held, in place of the original. BrokerError: then the original is held as before."""
-        held = await self._queues.make(HELD, queue.account)
-        note = replace(
-            message.kept_note(),
-            taken=True,
-            origin=message.note.origin or queue.name,
-            group=message.note.group or message.group,
-        )
-        sent = await held.send(message.copy(note))
+    async def hand_over(self, home: SqsQueue, message: Message, note: Note) -> tuple[SqsQueue, Message]:
+        """A copy of `message`, held, to go on with. BrokerError: then there is none."""
+        held = await self._queues.make(HELD, home.account)
+        sent = await held.send(message.copy(replace(note, taken=True, origin=home.name)))
         return held, await self._received(held, sent)
 
     async def _received(self, held: SqsQueue, sent: str) -> Message:
@@ -82,7 +76,9 @@ class Holding:
             problem = f"holds a message of queue {message.note.origin}, which is gone"
             self._complaints.once(f"queue {held.name}", problem, "it is dropped")
         else:
-            await home.send(message.copy(replace(message.kept_note(), taken=True, origin="")))
+            # Not by its receipts: whoever looks here for orphans adds to those.
+            note = replace(message.note, attempts=message.note.attempts + 1, origin="")
+            await home.send(message.copy(note))
             log.warning(
                 "experiment message %s of queue %s was held by a runner that died: it is back",
                 message.id,

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from studio_runner.errors import BrokerError
 from studio_runner.queues.complaints import Complaints
-from studio_runner.queues.sqs.account import Account
+from studio_runner.queues.sqs.account import ANY_REGION, Account
 from studio_runner.queues.sqs.faults import QueueMissingError
 from studio_runner.queues.sqs.options import SqsOptions
 from studio_runner.queues.sqs.profiles import profiles_in
@@ -39,7 +39,8 @@ class QueueList:
         """ConfigError when the directory of credentials is of no use."""
         if not self._accounts:
             certs, options = self._options.certs, self._options
-            profiles = profiles_in(certs, options.region) if certs else [None]
+            region = options.region or (ANY_REGION if options.endpoint else "")
+            profiles = profiles_in(certs, region) if certs else [None]
             self._accounts = [Account(options, profile) for profile in profiles]
         return self._accounts
 

@@ -167,6 +167,10 @@ class Message:
     def copy(self, note: Note) -> Outgoing:
         return Outgoing(self.text, {**self.attributes, NOTE: _string(note.text())}, note.group or self.group)
 
+    def as_it_was(self) -> Outgoing:
+        """A copy without our note."""
+        return Outgoing(self.text, self.attributes, self.group)
+
     def is_about(self, key: str) -> bool:
         """Whether it asks for the experiment `key`."""
         try:

@@ -39,7 +39,7 @@ class Traffic:
         self.consumers = 0
         self._long = asyncio.Semaphore(LONG_POLLS)
         self._short = asyncio.Semaphore(SHORT_POLLS)
-        self._left: dict[str, Poll] = {}
+        self._left: dict[Poll, str] = {}
         self._returning: set[asyncio.Task[None]] = set()
 
     async def look(self, queue: SqsQueue, gate: Gate, limit: int) -> list[Receipt]:
@@ -67,17 +67,16 @@ class Traffic:
 
     def leave(self, name: str, poll: Poll) -> None:
         """A poll cannot be taken back: what it brings is for the next consumer of the queue, or goes back."""
-        if name in self._left:
-            self._left.pop(name).add_done_callback(self._return)
-        self._left[name] = poll
-        poll.add_done_callback(self._return_unless_taken)
+        self._left[poll] = name
+        poll.add_done_callback(self._return)
 
     def resume(self, name: str) -> Poll | None:
         """The poll that an earlier consumer of the queue left behind."""
-        poll = self._left.pop(name, None)
-        if poll is not None:
-            poll.remove_done_callback(self._return_unless_taken)
-        return poll
+        for poll in [poll for poll, left in self._left.items() if left == name]:
+            poll.remove_done_callback(self._return)
+            del self._left[poll]
+            return poll
+        return None
 
     async def give_back(self, receipts: Sequence[Receipt]) -> None:
         """What cannot be given back comes back by itself when its visibility timeout is over."""
@@ -89,19 +88,15 @@ class Traffic:
 
     async def close(self) -> None:
         if self._left:
-            await asyncio.wait(list(self._left.values()), timeout=LINGER)
-        for poll in list(self._left.values()):
+            await asyncio.wait(list(self._left), timeout=LINGER)
+        for poll in list(self._left):
             poll.cancel()
             await asyncio.gather(poll, return_exceptions=True)
         while self._returning:
             await asyncio.gather(*self._returning, return_exceptions=True)
 
-    def _return_unless_taken(self, poll: Poll) -> None:
-        for name in [name for name, left in self._left.items() if left is poll]:
-            del self._left[name]
-        self._return(poll)
-
     def _return(self, poll: Poll) -> None:
+        del self._left[poll]
         if poll.cancelled() or poll.exception() is not None or not poll.result():
             return
         task = asyncio.create_task(self.give_back(poll.result()), name="give messages back")

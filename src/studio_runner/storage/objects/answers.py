@@ -35,6 +35,10 @@ _ELSEWHERE = {
 }  # fmt: skip
 
 
+class NotSupportedError(StorageUnavailableError):
+    """The store does not know what was asked of it."""
+
+
 @dataclass(frozen=True)
 class Refusal:
     """An answer that is none: `code` and `message` are the server's, "" where it said none."""
@@ -113,6 +117,8 @@ def _absent(refusal: Refusal, about: About) -> StudioRunnerError | None:
 
 
 def _unsuitable(refusal: Refusal, about: About) -> StudioRunnerError:
+    if refusal.code == "NotImplemented":
+        return NotSupportedError(f"{about.endpoint} cannot do what is asked of it ({refusal.words})")
     if "HTTPS" in refusal.message:
         return StorageUnavailableError(
             f"{about.endpoint} wants TLS ({refusal.message})", hint="give its endpoint as https://"

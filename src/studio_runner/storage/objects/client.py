@@ -18,8 +18,8 @@ from studio_runner.storage.objects.retry import PassingError
 from studio_runner.storage.objects.tls import tls_context
 from studio_runner.storage.objects.transport import transport_faults
 
-STALL = 30.0
-"""Seconds without a byte after which a connection is given up."""
+_STALL = 30.0
+"""Seconds without a byte after which a connection is given up, and less where patience is short."""
 _CONNECT = 10.0
 _CONNECTIONS = 128
 _SLICE = 1 << 18
@@ -29,13 +29,14 @@ _LANES = 16
 
 @dataclass(frozen=True)
 class Call:
-    """One HTTP request; `url` is encoded already. `follow`: how many redirects."""
+    """One HTTP request; `url` is encoded already. `stall`: seconds that its answer may take to begin, if they are
+    more than usual. `follow`: how many redirects."""
 
     method: str
     url: str
     headers: Mapping[str, str] = field(repr=False)
     body: bytes = field(default=b"", repr=False)
-    stall: float = STALL
+    stall: float | None = None
     follow: int = 0
 
     @property
@@ -136,7 +137,7 @@ class Client:
             await session.close()
 
     async def _begin(self, call: Call) -> aiohttp.ClientResponse:
-        stall = min(call.stall, max(self.patience, 1.0))
+        stall = call.stall or self._stall
         headers = {**call.headers, "content-length": str(len(call.body))} if call.body else call.headers
         tls = self._tls if call.url.startswith("https:") or call.follow else True
         with transport_faults(call.endpoint):
@@ -152,6 +153,11 @@ class Client:
                     proxy=self._proxy(call.url),
                     timeout=aiohttp.ClientTimeout(sock_connect=_CONNECT, sock_read=stall),
                 )
+
+    @property
+    def _stall(self) -> float:
+        """Short enough to try again a time or two."""
+        return min(_STALL, max(self.patience / 3, 1.0))
 
     @property
     def _opened(self) -> aiohttp.ClientSession:

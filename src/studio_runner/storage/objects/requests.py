@@ -12,7 +12,7 @@ from studio_runner.errors import StudioRunnerError
 from studio_runner.storage.objects.answers import About, Refusal, fault
 from studio_runner.storage.objects.authority import Authority
 from studio_runner.storage.objects.bucket import Bucket
-from studio_runner.storage.objects.client import STALL, Call, Client, Reply
+from studio_runner.storage.objects.client import Call, Client, Reply
 from studio_runner.storage.objects.retry import PassingError
 from studio_runner.storage.objects.signing import EMPTY, UNSIGNED, Unsigned, encode_query
 
@@ -33,7 +33,7 @@ class Ask:
     query: tuple[tuple[str, str], ...] = ()
     headers: Mapping[str, str] = field(default_factory=dict)
     body: bytes = field(default=b"", repr=False)
-    stall: float = STALL
+    stall: float | None = None
 
 
 class Requests:

@@ -4,7 +4,7 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from secrets import token_hex
 from xml.sax.saxutils import escape
@@ -16,9 +16,16 @@ from studio_runner.errors import (
     StudioRunnerError,
 )
 from studio_runner.storage.base import ObjectInfo, Precondition
-from studio_runner.storage.objects.answers import Refusal, field_of, http_date, plain_etag, refused
+from studio_runner.storage.objects.answers import (
+    NotSupportedError,
+    Refusal,
+    field_of,
+    http_date,
+    plain_etag,
+    refused,
+)
 from studio_runner.storage.objects.requests import Ask, Requests
-from studio_runner.storage.objects.retry import PassingError, persist
+from studio_runner.storage.objects.retry import persist
 from studio_runner.storage.objects.versions import Versions
 
 PART = 8 << 20
@@ -86,6 +93,11 @@ async def _put(target: Target, body: bytes) -> ObjectInfo:
         said, _ = await persist(target.requests.patience, lambda: target.requests.tell(ask))
     except PreconditionFailedError:
         return await _ours(target)
+    except NotSupportedError:
+        if when is None:
+            raise
+        await _check(target)
+        return await _put(replace(target, when=None), body)
     except ObjectNotFoundError as error:
         if when and when.etag:  # the version that was to be replaced is gone
             raise mismatch(target) from error
@@ -120,7 +132,7 @@ class _Multipart:
         self._upload = await self._begin()
         try:
             await self._send_all(first, rest)
-            await self._check()
+            await _check(self._target)  # some services know no condition at the completion
             return await self._complete()
         except BaseException:
             await self._abort()
@@ -162,18 +174,6 @@ class _Multipart:
             self._room.release()
         self._etags[number] = headers.get("etag", "")
 
-    async def _check(self) -> None:
-        """Services that know no condition at the completion are asked before it."""
-        if self._target.when is not None and await self._current() != self._target.when.etag:
-            raise mismatch(self._target)
-
-    async def _current(self) -> str | None:
-        try:
-            said = await _head(self._target)
-        except ObjectNotFoundError:
-            return None
-        return self._target.versions.etag(said)
-
     async def _complete(self) -> ObjectInfo:
         target = self._target
         condition = target.versions.condition(target.when) if target.versions.conditional_complete else {}
@@ -206,8 +206,8 @@ class _Multipart:
         ask = Ask("write", "DELETE", self._target.key, (("uploadId", self._upload),))
         try:
             async with asyncio.timeout(_ABORT):
-                await self._requests.tell(ask)
-        except (StudioRunnerError, PassingError, TimeoutError) as error:
+                await persist(_ABORT, lambda: self._requests.tell(ask))
+        except (StudioRunnerError, TimeoutError) as error:
             if not isinstance(error, ObjectNotFoundError):
                 _log.warning(
                     "the parts of an upload to %s that was given up are left there: %s",
@@ -226,6 +226,18 @@ def mismatch(target: Target) -> PreconditionFailedError:
     return PreconditionFailedError(
         f"{target.requests.address(target.key)} is not the version that was to be replaced"
     )
+
+
+async def _check(target: Target) -> None:
+    """The next best where a condition cannot be part of the write: a look just before it."""
+    if target.when is None:
+        return
+    try:
+        etag: str | None = target.versions.etag(await _head(target))
+    except ObjectNotFoundError:
+        etag = None
+    if etag != target.when.etag:
+        raise mismatch(target)
 
 
 async def _head(target: Target) -> Mapping[str, str]:

@@ -1,0 +1,87 @@
+"""Publishing, over a connection of its own: a broker that runs out of memory or disk stops listening to whoever
+publishes, and settling messages must go on then."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from studio_runner.errors import BrokerError
+from studio_runner.queues.rabbitmq.link import Caller
+from studio_runner.queues.rabbitmq.options import Address
+from studio_runner.queues.rabbitmq.trouble import BlockedError, LinkLostError
+from studio_runner.queues.rabbitmq.wire import Channel, Properties, Wire
+
+PATIENCE = 30.0
+"""Seconds for the broker to confirm, where somebody waits for it."""
+BLOCKED = "takes no messages now, for want of memory or disk"
+
+
+class Press:
+    """Connects when there is something to publish."""
+
+    def __init__(self, address: Address, caller: Caller) -> None:
+        self._address = address
+        self._caller = caller
+        self._wire: Wire | None = None
+        self._channel: Channel | None = None
+        self._opening = asyncio.Lock()
+        self.generation = 0
+        """Grows with every connection."""
+
+    async def publish(
+        self, queue: str, body: bytes, properties: Properties, *, patience: float | None = PATIENCE
+    ) -> None:
+        """Put a message into `queue`; return once the broker has it. UnroutableError when there is no such queue,
+        BlockedError when nothing was sent since the broker takes nothing. `patience` None waits as long as the
+        connection stands."""
+        channel = await self._ready()
+        try:
+            await channel.publish("", queue, body, properties, patience=patience)
+        except LinkLostError as error:
+            raise await self._told(error) from error
+
+    @asynccontextmanager
+    async def channel(self) -> AsyncIterator[Channel]:
+        """For declaring: whatever is refused costs only this channel."""
+        await self._ready()
+        assert self._wire is not None  # noqa: S101  _ready made it
+        channel = await self._wire.channel(confirms=True)
+        try:
+            yield channel
+        finally:
+            if channel.is_open:
+                await channel.close()
+
+    async def is_blocked(self) -> bool:
+        return self._wire is not None and self._wire.is_open and await self._wire.is_blocked()
+
+    async def close(self) -> None:
+        if self._wire is not None:
+            await self._wire.close()
+
+    async def _ready(self) -> Channel:
+        async with self._opening:
+            if self._wire is None or not self._wire.is_open:
+                await self._connect()
+            assert self._wire is not None  # noqa: S101  just made
+            if await self._wire.is_blocked():
+                raise self._blocked()
+            if self._channel is None or not self._channel.is_open:
+                self._channel = await self._wire.channel(confirms=True)
+            return self._channel
+
+    async def _connect(self) -> None:
+        if self._wire is not None:
+            await self._wire.close()
+        self._wire, self._channel = None, None
+        name = f"studio-runner {self._caller.owner} publishing"
+        self._wire = await Wire.open(self._address, self._caller.context, name)
+        self.generation += 1
+
+    async def _told(self, error: BrokerError) -> BrokerError:
+        """The same, or that the broker is blocked when that is why."""
+        return self._blocked() if await self.is_blocked() else error
+
+    def _blocked(self) -> BlockedError:
+        self._caller.complaints.once(self._address, BLOCKED, "see its alarms; everything waits until they are over")
+        return BlockedError(f"RabbitMQ at {self._address} {BLOCKED}")

@@ -1,0 +1,44 @@
+"""Publishing a request as StudioML's clients do, so that their queues and ours are the same."""
+
+from contextlib import suppress
+
+from studio_runner.errors import BrokerError
+from studio_runner.queues.rabbitmq.naming import EXCHANGE, QueueName
+from studio_runner.queues.rabbitmq.press import PATIENCE, Press
+from studio_runner.queues.rabbitmq.trouble import ForbiddenError, MissingError, UnroutableError
+from studio_runner.queues.rabbitmq.wire import Properties
+
+PROPERTIES = Properties(content_type="application/json", app_id="studioml", persistent=True)
+
+
+async def publish(press: Press, queue: QueueName, body: bytes) -> None:
+    """Return once the broker has the message in the queue. The queue is made, durable, if it is not there; one that
+    is there may have been declared otherwise and is left as it is."""
+    if not await _exists(press, queue):
+        async with press.channel() as channel:
+            await channel.declare(queue.name)
+    with suppress(ForbiddenError):  # whoever may not configure may still publish where all is set up
+        await _route(press, queue)
+    try:
+        async with press.channel() as channel:
+            await channel.publish(EXCHANGE, queue.routing_key, body, PROPERTIES, patience=PATIENCE)
+    except (MissingError, UnroutableError) as error:
+        raise BrokerError(
+            f"queue {queue.name} of virtual host {queue.vhost} does not get what is published to {EXCHANGE}",
+            hint=f"bind it with routing key {queue.routing_key}, or let the user configure and read it",
+        ) from error
+
+
+async def _exists(press: Press, queue: QueueName) -> bool:
+    async with press.channel() as channel:
+        try:
+            await channel.count(queue.name)
+        except MissingError:
+            return False
+        return True
+
+
+async def _route(press: Press, queue: QueueName) -> None:
+    async with press.channel() as channel:
+        await channel.declare_exchange(EXCHANGE)
+        await channel.bind(queue.name, EXCHANGE, queue.routing_key)

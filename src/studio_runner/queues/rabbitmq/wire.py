@@ -1,0 +1,311 @@
+"""AMQP 0-9-1 as far as this package needs it. The only module that knows the client library (aiormq); its errors
+become the project's own here.
+
+The library closes a channel when a call on it is cancelled: callers go through `errands.Errands`.
+"""
+
+import asyncio
+import logging
+import ssl
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+import aiormq
+from aiormq import exceptions as theirs
+from aiormq.abc import AbstractChannel, AbstractConnection, DeliveredMessage
+from pamqp.commands import Basic
+from yarl import URL
+
+from studio_runner.queues.rabbitmq.options import Address
+from studio_runner.queues.rabbitmq.trouble import (
+    ForbiddenError,
+    LinkLostError,
+    MismatchError,
+    MissingError,
+    UnroutableError,
+    connection_error,
+)
+
+HEARTBEAT = 10
+CONNECT_SECONDS = 20.0
+ANSWER_SECONDS = 30.0
+"""For an answer of the broker; then the channel is given up."""
+
+# It reports as errors what is for us to judge, with a traceback.
+logging.getLogger("aiormq").setLevel(logging.CRITICAL)
+
+
+@dataclass(frozen=True)
+class Properties:
+    """Of a message, as they are sent on with a new copy of it."""
+
+    headers: Mapping[str, Any] = field(default_factory=dict)
+    content_type: str | None = None
+    content_encoding: str | None = None
+    persistent: bool = False
+    priority: int | None = None
+    correlation_id: str | None = None
+    reply_to: str | None = None
+    message_id: str | None = None
+    kind: str | None = None
+    app_id: str | None = None
+
+
+@dataclass(frozen=True)
+class Message:
+    """One that the broker handed to a channel, to be settled there by its tag."""
+
+    channel: "Channel"
+    tag: int
+    body: bytes
+    redelivered: bool
+    properties: Properties
+
+
+class Channel:
+    """A channel; closed for good when the broker refuses something on it."""
+
+    def __init__(self, channel: AbstractChannel) -> None:
+        self._channel = channel
+        self.listeners: dict[str, Callable[[], None]] = {}
+        """By the tag of a consumer: whom to tell when the broker ends it, or the channel closes."""
+        channel.on_consumer_cancel_callbacks.add(self._on_cancelled)
+        channel.closing.add_done_callback(self._on_closed)
+
+    @property
+    def is_open(self) -> bool:
+        return not self._channel.is_closed
+
+    def _on_cancelled(self, frame: Basic.Cancel) -> None:
+        if ended := self.listeners.get(frame.consumer_tag or ""):
+            ended()
+
+    def _on_closed(self, _: object) -> None:
+        for ended in list(self.listeners.values()):
+            ended()
+
+    async def prefetch(self, count: int) -> None:
+        """For each consumer from now on."""
+        async with _translated():
+            await self._channel.basic_qos(prefetch_count=count, timeout=ANSWER_SECONDS)
+
+    async def barrier(self) -> None:
+        """Return once the broker has seen everything that was sent on this channel before."""
+        await self.prefetch(1)
+
+    async def get(self, queue: str) -> Message | None:
+        async with _translated():
+            found = await self._channel.basic_get(queue, timeout=ANSWER_SECONDS)
+        return None if isinstance(found.delivery, Basic.GetEmpty) else self._message(found)
+
+    async def consume(self, queue: str, tag: str, call: Callable[[Message], None]) -> None:
+        async def deliver(found: DeliveredMessage) -> None:
+            call(self._message(found))
+
+        async with _translated():
+            await self._channel.basic_consume(queue, deliver, consumer_tag=tag, timeout=ANSWER_SECONDS)
+
+    async def cancel(self, tag: str) -> None:
+        """Return once nothing more comes for `tag`."""
+        async with _translated():
+            await self._channel.basic_cancel(tag, timeout=ANSWER_SECONDS)
+
+    async def ack(self, tag: int) -> None:
+        async with _translated():
+            await self._channel.basic_ack(tag, wait=False)
+
+    async def nack(self, tag: int) -> None:
+        """Put it back to where it was in its queue."""
+        async with _translated():
+            await self._channel.basic_nack(tag, requeue=True, wait=False)
+
+    async def nack_all(self) -> None:
+        """Put back everything that was handed to this channel and is not settled."""
+        async with _translated():
+            await self._channel.basic_nack(0, multiple=True, requeue=True, wait=False)
+
+    async def count(self, queue: str) -> int:
+        """Messages of `queue` that are ready; MissingError when there is no such queue."""
+        async with _translated():
+            answer = await self._channel.queue_declare(queue, passive=True, timeout=ANSWER_SECONDS)
+        return answer.message_count or 0
+
+    async def declare(self, queue: str, arguments: Mapping[str, Any] | None = None) -> None:
+        """A durable queue."""
+        async with _translated():
+            await self._channel.queue_declare(
+                queue, durable=True, arguments=dict(arguments or {}), timeout=ANSWER_SECONDS
+            )
+
+    async def declare_exchange(self, name: str) -> None:
+        """A topic exchange as StudioML's clients declare it."""
+        async with _translated():
+            await self._channel.exchange_declare(
+                name, exchange_type="topic", durable=True, auto_delete=True, timeout=ANSWER_SECONDS
+            )
+
+    async def bind(self, queue: str, exchange: str, routing_key: str) -> None:
+        async with _translated():
+            await self._channel.queue_bind(queue, exchange, routing_key, timeout=ANSWER_SECONDS)
+
+    async def delete(self, queue: str) -> None:
+        """If it is empty and nobody consumes it; MismatchError when not."""
+        async with _translated():
+            await self._channel.queue_delete(queue, if_unused=True, if_empty=True, timeout=ANSWER_SECONDS)
+
+    async def publish(
+        self, exchange: str, routing_key: str, body: bytes, properties: Properties, *, patience: float | None
+    ) -> None:
+        """Return once the broker has it in a queue; UnroutableError when there is none."""
+        async with _translated():
+            await self._channel.basic_publish(
+                body,
+                exchange=exchange,
+                routing_key=routing_key,
+                properties=_encoded(properties),
+                mandatory=True,
+                timeout=patience,
+            )
+
+    async def close(self) -> None:
+        async with _translated():
+            await self._channel.close()
+
+    def _message(self, found: DeliveredMessage) -> Message:
+        return Message(
+            channel=self,
+            tag=found.delivery_tag or 0,
+            body=found.body,
+            redelivered=bool(found.redelivered),
+            properties=_decoded(found.header.properties),
+        )
+
+
+class Wire:
+    """One connection."""
+
+    def __init__(self, connection: AbstractConnection) -> None:
+        self._connection = connection
+        self.lost = asyncio.Event()
+        connection.closing.add_done_callback(lambda _: self.lost.set())
+
+    @classmethod
+    async def open(cls, address: Address, context: ssl.SSLContext | None, name: str) -> Self:
+        """BrokerError that says what is wrong, where and as whom."""
+        url = URL.build(
+            scheme=address.scheme,
+            user=address.user,
+            password=address.password,
+            host=address.host,
+            port=address.port,
+            path="/",
+            query={"heartbeat": str(HEARTBEAT)},
+        )
+        connection = aiormq.Connection(url, context=context, client_properties={"connection_name": name})
+        connection.vhost = address.vhost
+        try:
+            async with asyncio.timeout(CONNECT_SECONDS):
+                await connection.connect()
+        except (OSError, EOFError, StopAsyncIteration, RuntimeError, theirs.AMQPError) as error:
+            raise connection_error(address, error) from error
+        except asyncio.CancelledError as error:
+            if _is_cancelled():
+                raise
+            raise connection_error(address, error) from error
+        return cls(connection)
+
+    @property
+    def is_open(self) -> bool:
+        return not self.lost.is_set() and self._connection.is_opened
+
+    async def channel(self, *, confirms: bool = False) -> Channel:
+        async with _translated():
+            return Channel(
+                await self._connection.channel(
+                    publisher_confirms=confirms, frame_buffer_size=0, timeout=ANSWER_SECONDS
+                )
+            )
+
+    async def is_blocked(self) -> bool:
+        """Whether the broker takes nothing new, for want of memory or disk."""
+        try:
+            async with asyncio.timeout(0.02):
+                await self._connection.ready()
+        except TimeoutError:
+            return True
+        return False
+
+    async def unblocked(self) -> None:
+        async with _translated():
+            await self._connection.ready()
+
+    async def close(self) -> None:
+        async with _translated():
+            await self._connection.close()
+
+
+def _is_cancelled() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
+@asynccontextmanager
+async def _translated() -> AsyncIterator[None]:
+    try:
+        yield
+    except theirs.ChannelNotFoundEntity as error:
+        raise MissingError(_words(error)) from error
+    except theirs.ChannelAccessRefused as error:
+        raise ForbiddenError(_words(error)) from error
+    except (theirs.ChannelPreconditionFailed, theirs.ChannelLockedResource) as error:
+        raise MismatchError(_words(error)) from error
+    except theirs.PublishError as error:
+        raise UnroutableError("no queue takes the message") from error
+    except (theirs.AMQPError, OSError, RuntimeError) as error:  # of OSError also: TimeoutError
+        raise LinkLostError(f"the connection to RabbitMQ broke: {_words(error)}") from error
+    except asyncio.CancelledError as error:
+        # The library ends calls like this when channel or connection are closed.
+        if _is_cancelled():
+            raise
+        raise LinkLostError("the connection to RabbitMQ broke") from error
+    except Exception as error:
+        # It raises nothing more than `Exception` in calls that were waiting when a channel closed in peace.
+        if type(error) is not Exception:
+            raise
+        raise LinkLostError("the connection to RabbitMQ was closed") from error
+
+
+def _words(error: BaseException) -> str:
+    return ", ".join(str(part) for part in error.args if part) or type(error).__name__
+
+
+def _decoded(found: Basic.Properties) -> Properties:
+    return Properties(
+        headers=found.headers or {},
+        content_type=found.content_type,
+        content_encoding=found.content_encoding,
+        persistent=found.delivery_mode == 2,
+        priority=found.priority,
+        correlation_id=found.correlation_id,
+        reply_to=found.reply_to,
+        message_id=found.message_id,
+        kind=found.message_type,
+        app_id=found.app_id,
+    )
+
+
+def _encoded(properties: Properties) -> Basic.Properties:
+    return Basic.Properties(
+        headers=dict(properties.headers),
+        content_type=properties.content_type,
+        content_encoding=properties.content_encoding,
+        delivery_mode=2 if properties.persistent else 1,
+        priority=properties.priority,
+        correlation_id=properties.correlation_id,
+        reply_to=properties.reply_to,
+        message_id=properties.message_id,
+        message_type=properties.kind,
+        app_id=properties.app_id,
+    )
