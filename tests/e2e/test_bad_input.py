@@ -88,6 +88,21 @@ def test_a_message_beyond_all_bounds_is_not_read(place, until):
     assert "67108865 bytes" in letter["reason"]
 
 
+def test_a_message_that_killed_its_runner_each_time_is_set_aside(place, until):
+    key, body = place.request(place.workspace(HELLO))
+    incoming = place.queue_root / "local_test" / ".poison"
+    incoming.write_bytes(body)
+    incoming.rename(incoming.with_name("poison~tried5"))
+
+    results = place.wait(key)
+    (letter,) = until(lambda: [found for found in place.dead_letters() if found["body"] == body])
+
+    assert results.reason == "system_error"
+    assert "died in each of 5 attempts" in results.sentence
+    assert "died in each of 5 attempts" in letter["reason"]
+    assert "hello" not in place.output(key)
+
+
 def test_an_unknown_python(place, told):
     key = place.submit(HELLO, pythonver="4.7")
     told(key, "environment_failed", "4.7")

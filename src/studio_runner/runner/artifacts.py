@@ -19,9 +19,13 @@ from typing import Any
 from studio_runner.errors import ObjectNotFoundError, StorageUnavailableError
 from studio_runner.messages.artifact import Artifact
 from studio_runner.messages.request import Request
-from studio_runner.messages.results import Results, parse_results, stop_requested
+from studio_runner.messages.results import stop_requested
+from studio_runner.runner.fence import Fence
+from studio_runner.runner.host import Host
+from studio_runner.storage.access import access_to
 from studio_runner.storage.alone import Alone
 from studio_runner.storage.base import Store
+from studio_runner.storage.blocking import blocking
 from studio_runner.storage.budget import DiskBudget
 from studio_runner.storage.registry import Stores
 from studio_runner.storage.transfer import Fetch, Put, Removal, Upload, fetch_all, put_document, upload_all
@@ -55,22 +59,44 @@ class Place:
 
 
 class Artifacts:
-    """All artifacts of one attempt."""
+    """All artifacts of one attempt; `number` counts from 1."""
 
-    def __init__(self, request: Request, directory: Path, number: int) -> None:
+    def __init__(self, request: Request, directory: Path, number: int, host: Host) -> None:
         self._directory = directory
         self._number = number
+        self._cache = host.artifact_cache
         self._submitted = request.experiment.time_added or 0.0
-        stores = Stores()
         self._places = {
-            label: Place(artifact, *stores.open(artifact.location), directory / label)
+            label: Place(artifact, *_opened(host.stores, request, artifact), directory / label)
             for label, artifact in request.artifacts.items()
         }
+        self.fence = self._make_fence(request.body, {"attempt": number, "runner": host.identity.runner})
+        still_mine = self.fence.hold if self.fence else None
         self._uploads = {
-            label: Upload(place.artifact, place.store, place.key, place.directory, alone=_alone(request, label))
+            label: Upload(
+                place.artifact,
+                place.store,
+                place.key,
+                place.directory,
+                still_mine=still_mine,
+                alone=_alone(request, label),
+            )
             for label, place in self._places.items()
             if place.artifact.mutable and label not in DOCUMENTS
         }
+
+    def _make_fence(self, body: bytes, attempt: Mapping[str, Any]) -> Fence | None:
+        """Beside the results, else beside what else is brought back; None when nothing is."""
+        writable = [place for place in self._places.values() if place.artifact.mutable]
+        if not writable:
+            return None
+        place = self._places.get(RESULTS) or self._places.get(OUTPUT) or writable[0]
+        return Fence(place.store, posixpath.dirname(place.key), body, attempt)
+
+    @property
+    def remote(self) -> bool:
+        """Whether a network lies between this machine and a store."""
+        return any(blocking(place.store) is None for place in self._places.values())
 
     @property
     def mutable(self) -> Mapping[str, Artifact]:
@@ -85,7 +111,7 @@ class Artifacts:
         directory = self._directory / OUTPUT
         directory.mkdir(exist_ok=True)
         if self._number > 1 and OUTPUT in self._places:
-            await fetch_all(self._fetches([OUTPUT]), [], budget)
+            await fetch_all(self._fetches([OUTPUT]), [], budget, self._cache)
             earlier = directory / "output"
             if earlier.is_file():
                 earlier.rename(directory / f"output.attempt-{self._number - 1}")
@@ -99,7 +125,7 @@ class Artifacts:
         labels = [label for label in self._places if label not in DOCUMENTS and label != OUTPUT]
         results = self._places.get(RESULTS) if self._number == 1 else None
         removals = [Removal(results.store, results.key)] if results else []
-        await fetch_all(self._fetches(labels), removals, budget)
+        await fetch_all(self._fetches(labels), removals, budget, self._cache)
 
     def _fetches(self, labels: Iterable[str]) -> list[Fetch]:
         chosen = [self._places[label] for label in labels]
@@ -135,15 +161,16 @@ class Artifacts:
             body = json.dumps(document, indent=1).encode()
             await put_document(place.artifact, place.store, place.key, RESULTS_FILE, body)
 
-    async def earlier_results(self) -> Results | None:
-        """What an attempt before this one delivered as its last word, if it came so far."""
-        if not (place := self._places.get(RESULTS)):
-            return None
-        try:
-            body = b"".join([piece async for piece in place.store.get(place.key)])
-        except ObjectNotFoundError:
-            return None
-        return parse_results(_unwrapped(body, RESULTS_FILE))
+    async def approach(self, *, first: bool) -> Mapping[str, Any] | None:
+        """Make this attempt the one that counts; or what an attempt before it delivered as its last word."""
+        return await self.fence.approach(first=first) if self.fence else None
+
+    async def deliver(self, document: Mapping[str, Any]) -> None:
+        """The last word: valid once the fence has it, visible once it is whole. SupersededError when another
+        attempt counts."""
+        if self.fence:
+            await self.fence.commit(document)
+        await self.put_results(document)
 
     def stop_watch(self) -> "StopWatch | None":
         """Reads `_status`, where the message names it."""
@@ -157,6 +184,10 @@ class Artifacts:
     def names(self) -> dict[str, str]:
         """Label to the name of its object, for `_results.json`."""
         return {label: place.artifact.name for label, place in self._places.items()}
+
+
+def _opened(stores: Stores, request: Request, artifact: Artifact) -> tuple[Store, str]:
+    return stores.open(artifact.location, access_to(request, artifact))
 
 
 class StopWatch:

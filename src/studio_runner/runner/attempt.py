@@ -14,9 +14,10 @@ from contextlib import AsyncExitStack, ExitStack
 from pathlib import Path
 from typing import Any
 
-from studio_runner.errors import BrokerError, ExperimentError, Reason
+from studio_runner.errors import BrokerError, ExperimentError, Reason, SupersededError
 from studio_runner.messages.metadata import Document
 from studio_runner.messages.request import Request, short_key
+from studio_runner.messages.results import parse_results
 from studio_runner.process.base import Exit
 from studio_runner.process.lines import EveryLine, LineScanner, Scanner
 from studio_runner.process.output import Output
@@ -29,7 +30,7 @@ from studio_runner.runner.finish import deliver
 from studio_runner.runner.halt import explain
 from studio_runner.runner.host import Host
 from studio_runner.runner.intake import Admission
-from studio_runner.runner.outcome import Outcome, Settle, backoff, delivered, from_error, of_reason
+from studio_runner.runner.outcome import Outcome, Settle, backoff, delivered, from_error, of_reason, superseded
 from studio_runner.runner.prepare import prepare
 from studio_runner.runner.run import run_script
 from studio_runner.runner.trial import Trial
@@ -80,13 +81,11 @@ class Attempt:
             trial = await self._open(self._admission.request, stack)
         except ExperimentError as error:
             return await self._refused(error)
-        if self._number > 1 and (earlier := await trial.artifacts.earlier_results()):
-            log.info("an earlier attempt had delivered its results: nothing is run again")
-            outcome = delivered(earlier)
-            await self._report_end(trial.subject, outcome, None)
-            return outcome
+        if self._delivery.redelivered and (earlier := await self._delivered_before(trial)):
+            await self._report_end(trial.subject, earlier, None)
+            return earlier
         await self._host.reports.report(Started(trial.subject, trial.started_at))
-        outcome = await self._work(trial)
+        outcome = self._worn_out() or await self._work(trial)
         self._starting.close()
         self._admission.reservation.release_compute()
         await self._host.starts.let_pass()
@@ -94,13 +93,34 @@ class Attempt:
         await self._report_end(trial.subject, outcome, trial.exit)
         return outcome
 
+    def _worn_out(self) -> Outcome | None:
+        """The budget was spent before this attempt: on runners that died, or else it would not have come again."""
+        budget = self._host.settings.queues.deliveries
+        if self._number <= budget:
+            return None
+        return of_reason(Reason.SYSTEM_ERROR, f"(its runner died in each of {budget} attempts)")
+
+    async def _delivered_before(self, trial: Trial) -> Outcome | None:
+        """What an earlier attempt at this message came to, if it got so far as to deliver."""
+        try:
+            found = await trial.artifacts.approach(first=False)
+            if found is None:
+                return None
+            log.info("an earlier attempt had delivered its results: nothing is run again")
+            await trial.artifacts.put_results(found)
+            return delivered(parse_results(json.dumps(found).encode()))
+        except SupersededError:
+            return superseded()
+        except ExperimentError as error:
+            return from_error(error)
+
     async def _open(self, request: Request, stack: AsyncExitStack) -> Trial:
         """Make the attempt's directory and all that lives as long as it."""
         settings = self._host.settings
         place = self._host.premises.create(short_key(request.key), self._number)
         if not settings.experiments.keep:
             stack.push_async_callback(asyncio.to_thread, self._host.premises.remove, place)
-        artifacts, budget = Artifacts(request, place, self._number), DiskBudget(request.resources.hdd or None)
+        artifacts, budget = self._artifacts(request, place), DiskBudget(request.resources.hdd or None)
         await artifacts.begin(budget)
         document = Document()
         output = Output(place / OUTPUT / "output", settings.experiments.output_limit, self._scanner(document))
@@ -120,6 +140,9 @@ class Attempt:
         )
         trial.describe()
         return trial
+
+    def _artifacts(self, request: Request, place: Path) -> Artifacts:
+        return Artifacts(request, place, self._number, self._host)
 
     def _scanner(self, document: Document) -> Scanner:
         """What of the output goes into the metadata document."""
@@ -152,14 +175,19 @@ class Attempt:
 
     def _watchers(self, trial: Trial) -> list[Coroutine[None, None, None]]:
         request, settings = trial.request, self._host.settings
-        found = [watchers.asked(self._wish), watchers.lease(self._delivery, settings.queues.lease / 3)]
+        found = [watchers.asked(self._wish), self._lease(trial)]
         if limit := request.experiment.max_duration:
             found.append(watchers.time_limit(limit))
         if deadline := request.lifetime_deadline:
             found.append(watchers.lifetime(deadline))
+        requested = self._host.databases.stop_request(trial.subject)
+        found.append(watchers.stop_request(requested, settings.experiments.stop_poll))
         if status := trial.artifacts.stop_watch():
-            found.append(watchers.stop_file(status.requested, settings.experiments.stop_poll))
+            found.append(watchers.stop_request(status.requested, settings.experiments.stop_poll))
         return found
+
+    def _lease(self, trial: Trial) -> Coroutine[None, None, None]:
+        return watchers.lease(self._delivery, trial.artifacts.fence, self._host.settings.queues.lease / 3)
 
     async def _finish(self, trial: Trial, outcome: Outcome) -> Outcome:
         if outcome.reason is Reason.LEASE_LOST:
@@ -174,16 +202,19 @@ class Attempt:
         return outcome.settle in {Settle.ACK, Settle.DEAD}
 
     async def _settle(self, outcome: Outcome) -> None:
+        said = f"{outcome.reason}: {outcome.sentence}"
         try:
             match outcome.settle:
                 case Settle.ACK:
                     await self._delivery.ack()
                 case Settle.RETRY if not self._is_final(outcome):
-                    await self._delivery.requeue(backoff(self._delivery.attempts))
+                    await self._delivery.requeue(backoff(self._delivery.attempts), reason=said)
                 case Settle.RETRY | Settle.DEAD:
-                    await self._delivery.dead_letter(f"{outcome.reason}: {outcome.sentence}")
+                    await self._delivery.dead_letter(said)
                 case Settle.RETURN:
                     await self._delivery.requeue(charge=False)
+                case Settle.ABANDON if outcome.superseded:
+                    await self._delivery.ack()  # whoever counts now has a message of its own
                 case Settle.ABANDON:
                     pass
         except BrokerError as error:

@@ -23,6 +23,7 @@ from studio_runner.errors import (
     PreconditionFailedError,
     StorageUnavailableError,
     SupersededError,
+    UnauthorisedError,
 )
 from studio_runner.storage.base import ObjectInfo, Precondition, Store
 
@@ -55,6 +56,8 @@ class Fence:
         self._message = hashlib.sha256(body).hexdigest()
         self._own = {"token": uuid.uuid4().hex, "message": self._message, **attempt}
         self._etag: str | None = None
+        self._closed = False
+        """The credentials do not reach it: then nothing is fenced."""
 
     async def approach(self, *, first: bool) -> Mapping[str, Any] | None:
         """Make this attempt the one that counts; or the results that an earlier attempt at the same message
@@ -62,6 +65,14 @@ class Fence:
 
         `first`: nobody had the message before, so that what is there is of another submission.
         """
+        try:
+            return await self._approach(first=first)
+        except UnauthorisedError as error:
+            self._closed = True
+            log.info("results are not fenced: %s", error)
+            return None
+
+    async def _approach(self, *, first: bool) -> Mapping[str, Any] | None:
         for _ in range(TRIES):
             seen = await self._look()
             if seen and seen.results and not first and seen.document.get("message") == self._message:
@@ -77,6 +88,8 @@ class Fence:
 
     async def hold(self) -> None:
         """SupersededError when another attempt counts now."""
+        if self._closed:
+            return
         try:
             found: str | None = (await self._store.head(self._key)).etag
         except ObjectNotFoundError:
@@ -87,6 +100,8 @@ class Fence:
     async def commit(self, results: Mapping[str, Any]) -> None:
         """Deliver: from now on these are the experiment's results. SupersededError when another attempt counts."""
         for _ in range(TRIES):
+            if self._closed:
+                return
             try:
                 await self._write(self._etag, {"results": results})
             except PreconditionFailedError as error:
@@ -96,6 +111,9 @@ class Fence:
                 if seen.results:  # it was our own write, of which the answer got lost
                     return
                 self._etag = seen.etag
+            except UnauthorisedError as error:
+                self._closed = True
+                log.warning("results are not fenced: %s", error)
             else:
                 return
         raise StorageUnavailableError("the store answers conditional writes inconsistently")

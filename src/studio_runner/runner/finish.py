@@ -4,7 +4,9 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from functools import partial
+from itertools import chain, repeat
 from typing import Any
 
 from studio_runner.errors import (
@@ -14,15 +16,19 @@ from studio_runner.errors import (
     QueueDeletedError,
     Reason,
     StorageUnavailableError,
+    SupersededError,
 )
 from studio_runner.messages.results import Attempted, results_document
 from studio_runner.messages.units import format_duration
 from studio_runner.runner.artifacts import OUTPUT
 from studio_runner.runner.directory import remove
-from studio_runner.runner.outcome import Outcome, from_error, of_reason
+from studio_runner.runner.outcome import Outcome, from_error, of_reason, superseded
 from studio_runner.runner.trial import Trial
 
 log = logging.getLogger(__name__)
+
+WAITS = (1.0, 2.0, 5.0, 10.0, 20.0)
+"""Seconds before results are offered again to a store that did not take them; then always the last."""
 
 
 async def deliver(trial: Trial, outcome: Outcome, is_final: Callable[[Outcome], bool]) -> Outcome:
@@ -34,7 +40,9 @@ async def deliver(trial: Trial, outcome: Outcome, is_final: Callable[[Outcome], 
             outcome = await _bring_home(trial, outcome)
             await _require_lease(trial)
             if is_final(outcome):
-                await trial.artifacts.put_results(_document(trial, outcome))
+                await _persistently(trial, partial(trial.artifacts.deliver, _document(trial, outcome)))
+    except SupersededError:
+        return superseded()
     except TimeoutError:
         late = f"the final upload took longer than {format_duration(patience)}"
         return _worse(outcome, from_error(StorageUnavailableError(late)))
@@ -48,9 +56,34 @@ async def deliver(trial: Trial, outcome: Outcome, is_final: Callable[[Outcome], 
 
 
 async def _require_lease(trial: Trial) -> None:
-    """LeaseLostError when somebody else has the experiment. When its queue is gone, nobody has."""
-    with contextlib.suppress(QueueDeletedError):
+    """LeaseLostError when somebody else has the experiment. When its queue is gone, nobody has; and when the broker
+    cannot say, the fence decides."""
+    try:
         await trial.delivery.extend()
+    except QueueDeletedError:
+        pass
+    except LeaseLostError:
+        raise
+    except BrokerError as error:
+        if trial.artifacts.fence is None:
+            raise
+        log.warning("the results go out without a word from the broker: %s", error)
+        await trial.artifacts.fence.hold()
+
+
+async def _persistently(trial: Trial, work: Callable[[], Awaitable[None]]) -> None:
+    """Do it again and again while a store across the network does not answer: what took hours to compute is not
+    given up for an outage. The time limit of the finish ends it."""
+    for wait in chain(WAITS, repeat(WAITS[-1])):
+        try:
+            await work()
+        except StorageUnavailableError as error:
+            if not trial.artifacts.remote:
+                raise
+            log.warning("the results cannot be stored, next try in %g s: %s", wait, error)
+        else:
+            return
+        await asyncio.sleep(wait)
 
 
 async def _bring_home(trial: Trial, outcome: Outcome) -> Outcome:
@@ -63,7 +96,7 @@ async def _bring_home(trial: Trial, outcome: Outcome) -> Outcome:
     if trial.output.error is not None and outcome.reason is Reason.COMPLETED:
         outcome = of_reason(Reason.STORAGE_UNAVAILABLE, f"(the output could not be written: {trial.output.error})")
     try:
-        await trial.upload(trial.artifacts.mutable)
+        await _persistently(trial, partial(trial.upload, trial.artifacts.mutable))
     except ExperimentError as error:
         log.warning("final upload failed: %s", error)
         await _tell(trial, error)

@@ -2,8 +2,8 @@
 
 import logging
 
-from studio_runner.errors import ExperimentError, Reason
-from studio_runner.runner.outcome import Outcome, from_error, of_reason
+from studio_runner.errors import ExperimentError, Reason, SupersededError
+from studio_runner.runner.outcome import Outcome, from_error, of_reason, superseded
 
 log = logging.getLogger(__name__)
 
@@ -19,6 +19,8 @@ class Halt(Exception):  # noqa: N818 - a request, not an error
 def explain(failures: BaseExceptionGroup[BaseException]) -> Outcome:
     """One outcome for all that went wrong: a halt beats an error, an error with a reason beats a surprise."""
     leaves = list(_leaves(failures))
+    if any(isinstance(leaf, SupersededError) for leaf in leaves):
+        return superseded()
     for kind in (Halt, ExperimentError):
         for leaf in leaves:
             if isinstance(leaf, kind):

@@ -11,8 +11,11 @@ from studio_runner.environments.base import EnvironmentProvider
 from studio_runner.machine.ledger import Ledger
 from studio_runner.process.spawn import Spawner
 from studio_runner.reports.base import Reports
+from studio_runner.reports.databases import Databases
 from studio_runner.runner.directory import Premises
 from studio_runner.runner.starts import Starts
+from studio_runner.storage.cache import ArtifactCache
+from studio_runner.storage.registry import Stores
 
 
 @dataclass(frozen=True)
@@ -44,3 +47,6 @@ class Host:
     spawner: Spawner
     environments: EnvironmentProvider
     reports: Reports
+    stores: Stores
+    artifact_cache: ArtifactCache | None
+    databases: Databases

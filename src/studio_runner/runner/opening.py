@@ -11,13 +11,16 @@ from studio_runner.machine.ledger import Ledger
 from studio_runner.process.environ import clean_environment
 from studio_runner.process.spawn import Spawner
 from studio_runner.reports.base import Reporter, Reports
-from studio_runner.reports.recorder import Recorder
-from studio_runner.reports.records import Records
+from studio_runner.reports.databases import Databases
+from studio_runner.reports.opening import dashboard_address, opened_reporters
+from studio_runner.runner.databases import databases
 from studio_runner.runner.directory import occupied
 from studio_runner.runner.host import Host, Identity
 from studio_runner.runner.recovery import recover
 from studio_runner.runner.scatter import scatter
 from studio_runner.runner.starts import Starts
+from studio_runner.storage.cache import ArtifactCache
+from studio_runner.storage.registry import Stores
 
 
 @asynccontextmanager
@@ -35,6 +38,9 @@ async def opened_host(
         async with (
             Spawner() as spawner,
             VirtualenvProvider(places.cache_dir, settings.caches.environments, spawner, variables) as environments,
+            Stores(settings.storage) as stores,
+            _opened_cache(settings) as artifact_cache,
+            _opened_reports(settings, identity, stores) as (kept, reporters),
         ):
             yield Host(
                 identity=identity,
@@ -46,5 +52,29 @@ async def opened_host(
                 starts=Starts(),
                 spawner=spawner,
                 environments=environments,
-                reports=Reports([Recorder(Records.in_directory(places.store / "db")), *listeners]),
+                reports=Reports([*reporters, *listeners]),
+                stores=stores,
+                artifact_cache=artifact_cache,
+                databases=kept,
             )
+
+
+@asynccontextmanager
+async def _opened_cache(settings: Settings) -> AsyncIterator[ArtifactCache | None]:
+    """The cache of artifacts, where it may have any size."""
+    if not settings.caches.artifacts:
+        yield None
+        return
+    async with ArtifactCache(settings.places.cache_dir / "artifacts", settings.caches.artifacts) as cache:
+        yield cache
+
+
+@asynccontextmanager
+async def _opened_reports(
+    settings: Settings, identity: Identity, stores: Stores
+) -> AsyncIterator[tuple[Databases, Sequence[Reporter]]]:
+    """The records of this runner and of its senders, and everybody who is told of experiments."""
+    kept = databases(settings.places.store / "db", stores)
+    dashboard = dashboard_address(settings.http, identity.host)
+    async with opened_reporters(settings.reports, kept, dashboard) as reporters:
+        yield kept, reporters

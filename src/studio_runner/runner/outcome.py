@@ -62,6 +62,8 @@ class Outcome:
     exit_code: int | None = None
     signal: int | None = None
     transient: bool = False
+    superseded: bool = False
+    """Another attempt counts, whose runner has a message of its own."""
 
     @property
     def settle(self) -> Settle:
@@ -91,6 +93,11 @@ def of_reason(reason: Reason, detail: str = "") -> Outcome:
     """The outcome of a reason with its standard sentence, and `detail` after it."""
     sentence = RULES[reason].sentence
     return Outcome(reason, f"{sentence} {detail}".strip())
+
+
+def superseded() -> Outcome:
+    """Another attempt is the one that counts."""
+    return Outcome(Reason.LEASE_LOST, RULES[Reason.LEASE_LOST].sentence, superseded=True)
 
 
 def delivered(results: Results) -> Outcome:

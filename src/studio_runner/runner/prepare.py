@@ -18,7 +18,7 @@ SHOWN = 12
 async def prepare(trial: Trial, stack: AsyncExitStack) -> Environment:
     """Everything the script needs; the environment is in use until `stack` ends.
 
-    Both halves go on side by side, and the first to fail ends the other.
+    All of it goes on side by side, and the first to fail ends the rest.
     """
     (trial.directory / WORKSPACE).mkdir(exist_ok=True)
     provider = trial.host.environments
@@ -26,6 +26,8 @@ async def prepare(trial: Trial, stack: AsyncExitStack) -> Environment:
         entering = stack.enter_async_context(provider.prepare(spec_of(trial.request), trial.output.note))
         building = group.create_task(entering, name="prepare environment")
         group.create_task(trial.artifacts.fetch(trial.budget), name="fetch artifacts")
+        if not trial.delivery.redelivered:
+            group.create_task(trial.artifacts.approach(first=True), name="approach the fence")
     _require_script(trial.request, trial.directory / WORKSPACE)
     return building.result()
 

@@ -7,12 +7,21 @@ import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-from studio_runner.errors import BrokerError, LeaseLostError, QueueDeletedError, Reason, StudioRunnerError
+from studio_runner.errors import (
+    BrokerError,
+    ExperimentError,
+    LeaseLostError,
+    QueueDeletedError,
+    Reason,
+    StudioRunnerError,
+    SupersededError,
+)
 from studio_runner.messages.units import format_duration, format_size
 from studio_runner.process.limits import disk_usage
 from studio_runner.queues.base import Delivery
+from studio_runner.runner.fence import Fence
 from studio_runner.runner.halt import Halt
-from studio_runner.runner.outcome import Outcome, of_reason
+from studio_runner.runner.outcome import Outcome, of_reason, superseded
 
 log = logging.getLogger(__name__)
 
@@ -35,8 +44,8 @@ async def asked(wish: "asyncio.Future[Outcome]") -> None:
     raise Halt(await asyncio.shield(wish))
 
 
-async def stop_file(requested: Callable[[], Awaitable[bool]], period: float) -> None:
-    """The `_status` artifact, written by the experimenter's client."""
+async def stop_request(requested: Callable[[], Awaitable[bool]], period: float) -> None:
+    """The `_status` artifact or the experiment's record, written by the experimenter's client."""
     while True:
         await asyncio.sleep(period)
         with contextlib.suppress(StudioRunnerError):  # it cannot be read now: the next look may
@@ -44,8 +53,11 @@ async def stop_file(requested: Callable[[], Awaitable[bool]], period: float) -> 
                 raise Halt(of_reason(Reason.STOPPED))
 
 
-async def lease(delivery: Delivery, period: float) -> None:
-    """Renew the lease; without it nothing of this attempt counts. Deleting a queue stops its experiments."""
+async def lease(delivery: Delivery, fence: Fence | None, period: float) -> None:
+    """Renew the lease; without it nothing of this attempt counts. Deleting a queue stops its experiments.
+
+    A broker out of reach tells nothing; then the fence says whether another attempt has begun.
+    """
     while True:
         await asyncio.sleep(period)
         try:
@@ -55,9 +67,18 @@ async def lease(delivery: Delivery, period: float) -> None:
         except LeaseLostError as error:
             raise Halt(of_reason(Reason.LEASE_LOST)) from error
         except BrokerError as error:
-            log.warning(
-                "the lease cannot be looked after now: %s", error
-            )  # before results go out it is looked at again
+            log.warning("the lease cannot be looked after now: %s", error)
+            await _still_ours(fence)
+
+
+async def _still_ours(fence: Fence | None) -> None:
+    try:
+        if fence:
+            await fence.hold()
+    except SupersededError as error:
+        raise Halt(superseded()) from error
+    except ExperimentError as error:
+        log.warning("nor can the store be asked: %s", error)  # before results go out it is asked again
 
 
 async def disk(directory: Path, limit: int) -> None:
