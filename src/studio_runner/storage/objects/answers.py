@@ -216,8 +216,10 @@ def _seconds(text: str) -> float:
 
 
 def _message(said: Mapping[str, str], body: bytes) -> str:
+    """In one line; a body that is no error of S3 counts if it is text."""
     text = said.get("Message", "") if said else body[:200].decode("utf-8", "replace")
-    return " ".join(text.split()) if text.isprintable() or said else ""
+    line = " ".join(text.split())
+    return line if line.isprintable() and not line.startswith("<") else ""
 
 
 def _fields(body: bytes) -> dict[str, str]:

@@ -1,5 +1,6 @@
 """What can go wrong between here and a server, in words: what may pass is PassingError, what will not is final."""
 
+import os
 import socket
 import ssl
 from collections.abc import Iterator
@@ -75,6 +76,8 @@ def _reason(error: BaseException) -> str:
     inner = getattr(error, "os_error", None) or error
     if isinstance(inner, ssl.SSLCertVerificationError):
         return inner.verify_message
+    if isinstance(inner, ConnectionError) and inner.errno:
+        return os.strerror(inner.errno)
     text = getattr(inner, "strerror", None) or getattr(inner, "reason", None) or str(inner)
     return str(text) or type(inner).__name__
 
