@@ -13,11 +13,13 @@ from urllib.request import Request, urlopen
 
 import pytest
 
+from servers.proxy import Proxy
 from studio_runner.errors import BrokerError, LeaseLostError
 from studio_runner.queues.base import Delivery
 from studio_runner.queues.layout import ClaimName, RootPlace
 from studio_runner.queues.local import LocalBroker, LocalQueueOptions
 from studio_runner.queues.memory import MemoryBroker
+from studio_runner.queues.rabbitmq import RabbitBroker, RabbitOptions
 from studio_runner.queues.sqs import SqsBroker, SqsOptions
 
 QUEUE = "local_contract"
@@ -75,6 +77,8 @@ class Backend:
     expire: Callable[[], Awaitable[None]]
     shows_delayed: bool = True
     """Whether a person can get at a delayed message."""
+    charged_keep_place: bool = True
+    """Whether a message that was tried goes back to where it was, rather than to the end of its queue."""
 
 
 @asynccontextmanager
@@ -129,6 +133,38 @@ async def sqs_backend(tmp_path: Path) -> AsyncIterator[Backend]:
         yield Backend(broker, expire, shows_delayed=False)
 
 
+async def exists(broker) -> bool:
+    """Whether the queue is there, and can be seen."""
+    try:
+        return await broker.exists(QUEUE)
+    except BrokerError:
+        return False
+
+
+@asynccontextmanager
+async def rabbitmq_backend(tmp_path: Path) -> AsyncIterator[Backend]:
+    address, port, management = os.environ["RABBITMQ_CONTRACT"].split()
+
+    with Proxy(int(port)) as proxy:
+
+        def options(at: object) -> RabbitOptions:
+            url = f"amqp://guest:guest@127.0.0.1:{at}/{address}"
+            return RabbitOptions(url, f"http://127.0.0.1:{management}", lease=1.5, poll=0.2)
+
+        async def expire() -> None:
+            """The connection breaks, and another runner tries it in vain before it is there again."""
+            proxy.cut()
+            async with RabbitBroker(options(port), "other") as other:
+                [delivery] = await take(other)
+                await delivery.requeue()
+            proxy.restore()
+            while not await exists(broker):
+                await asyncio.sleep(0.05)
+
+        async with RabbitBroker(options(proxy.port), "contract") as broker:
+            yield Backend(broker, expire, charged_keep_place=False)
+
+
 SQS_CREDENTIALS = "[default]\naws_access_key_id = testing\naws_secret_access_key = testing\nregion = us-east-1\n"
 
 
@@ -139,10 +175,20 @@ def sqs_endpoint(sqs, monkeypatch):
     urlopen(Request(f"{sqs.url}/moto-api/reset", method="POST")).close()
 
 
-@pytest.fixture(params=[local_backend, memory_backend, sqs_backend], ids=["local", "memory", "sqs"])
+@pytest.fixture
+def rabbitmq_address(rabbitmq, vhost, monkeypatch):
+    """A virtual host without any queue."""
+    monkeypatch.setenv("RABBITMQ_CONTRACT", f"{vhost} {rabbitmq.port} {rabbitmq.management_port}")
+
+
+SERVERS = {sqs_backend: "sqs_endpoint", rabbitmq_backend: "rabbitmq_address"}
+BACKENDS = {"local": local_backend, "memory": memory_backend, "sqs": sqs_backend, "rabbitmq": rabbitmq_backend}
+
+
+@pytest.fixture(params=BACKENDS.values(), ids=BACKENDS.keys())
 async def backend(request, tmp_path) -> AsyncIterator[Backend]:
-    if request.param is sqs_backend:
-        request.getfixturevalue("sqs_endpoint")
+    if server := SERVERS.get(request.param):
+        request.getfixturevalue(server)
     async with AsyncExitStack() as stack:
         yield await stack.enter_async_context(request.param(tmp_path))
 
@@ -320,11 +366,12 @@ async def test_requeued_without_charge_its_count_stays(broker):
     assert delivery.attempts == 1
 
 
-async def test_a_returned_message_keeps_its_place(broker):
+async def test_a_returned_message_keeps_its_place(backend):
+    broker = backend.broker
     for number in range(3):
         await broker.publish(QUEUE, body(number))
     [first] = await take(broker)
-    await first.requeue()
+    await first.requeue(charge=backend.charged_keep_place)
     assert [delivery.body for delivery in await take(broker, 3)] == [body(0), body(1), body(2)]
 
 
