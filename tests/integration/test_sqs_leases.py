@@ -62,6 +62,11 @@ def queue(client):
 
 
 @pytest.fixture
+def clock():
+    return MovableClock()
+
+
+@pytest.fixture
 def opened(sqs, tmp_path):
     """Opens brokers, each as a runner of its own."""
     (tmp_path / "credentials").write_text(CREDENTIALS)
@@ -69,7 +74,8 @@ def opened(sqs, tmp_path):
     @asynccontextmanager
     async def open_broker(**options):
         chosen = {"lease": 30.0, "wait": 1, "tidy": 0.1} | options
-        async with SqsBroker(SqsOptions(certs=tmp_path, endpoint=sqs.url, **chosen), "test") as broker:
+        clock = chosen.pop("clock", time.monotonic)
+        async with SqsBroker(SqsOptions(certs=tmp_path, endpoint=sqs.url, **chosen), "test", clock) as broker:
             yield broker
 
     return open_broker
@@ -97,12 +103,24 @@ def counts(client, name):
     return int(found["ApproximateNumberOfMessages"]), int(found["ApproximateNumberOfMessagesNotVisible"])
 
 
-async def renewed(delivery, seconds):
-    """As its watcher does."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
+class MovableClock:
+    """A clock that can be put forward."""
+
+    def __init__(self):
+        self.ahead = 0.0
+
+    def __call__(self):
+        return time.monotonic() + self.ahead
+
+
+LONG = {"lease": 10.0, "ceiling": 100.0}
+
+
+async def renewed(delivery, clock, seconds):
+    """As its watcher does, while so much time passes."""
+    for _ in range(0, seconds, 5):
+        clock.ahead += 5
         await delivery.extend()
-        await asyncio.sleep(0.2)
 
 
 async def test_a_message_whose_lease_ran_out_is_adopted_by_the_runner_that_still_works_on_it(opened, queue, client):
@@ -137,12 +155,12 @@ async def test_a_lease_that_nobody_renewed_is_lost(opened, queue):
         assert (again.attempts, again.redelivered) == (1, True)
 
 
-async def test_an_experiment_longer_than_the_ceiling_is_held_all_the_time(opened, queue, client):
-    async with opened(lease=3, ceiling=4) as broker, opened() as other:
+async def test_an_experiment_longer_than_the_ceiling_is_held_all_the_time(opened, queue, client, clock):
+    async with opened(**LONG, clock=clock) as broker, opened() as other:
         await broker.publish(queue, b'{"experiment": {"key": "long"}}')
         delivery = await taken(broker, queue)
         thief = asyncio.ensure_future(taken(other, queue))
-        await renewed(delivery, 9)
+        await renewed(delivery, clock, 250)
         assert not thief.done()
         assert counts(client, queue) == (0, 0)
         assert counts(client, HELD) == (0, 1)
@@ -152,11 +170,11 @@ async def test_an_experiment_longer_than_the_ceiling_is_held_all_the_time(opened
         await asyncio.gather(thief, return_exceptions=True)
 
 
-async def test_a_held_message_comes_home_when_its_holder_dies(opened, queue, client):
-    async with opened(lease=3, ceiling=4) as broker:
+async def test_a_held_message_comes_home_when_its_holder_dies(opened, queue, client, clock):
+    async with opened(**LONG, clock=clock) as broker:
         await broker.publish(queue, b"{}")
         delivery = await taken(broker, queue)
-        await renewed(delivery, 4.5)
+        await renewed(delivery, clock, 100)
         assert counts(client, HELD) == (0, 1)
     async with opened() as successor:
         again = await taken(successor, queue)
@@ -165,11 +183,11 @@ async def test_a_held_message_comes_home_when_its_holder_dies(opened, queue, cli
 
 
 @pytest.mark.parametrize("charge", [True, False])
-async def test_a_held_message_goes_back_to_its_own_queue(opened, queue, client, charge):
-    async with opened(lease=3, ceiling=4) as broker:
+async def test_a_held_message_goes_back_to_its_own_queue(opened, queue, client, clock, charge):
+    async with opened(**LONG, clock=clock) as broker:
         await broker.publish(queue, b"{}")
         delivery = await taken(broker, queue)
-        await renewed(delivery, 4.5)
+        await renewed(delivery, clock, 100)
         await delivery.requeue(charge=charge)
         assert counts(client, HELD) == (0, 0)
         again = await taken(broker, queue)

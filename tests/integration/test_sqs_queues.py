@@ -87,7 +87,8 @@ def opened(sqs, certs):
     @asynccontextmanager
     async def open_broker(**options):
         chosen = {"certs": certs, "endpoint": sqs.url, "wait": 1, "tidy": 0.1} | options
-        async with SqsBroker(SqsOptions(**chosen), "test") as broker:
+        clock = chosen.pop("clock", time.monotonic)
+        async with SqsBroker(SqsOptions(**chosen), "test", clock) as broker:
             yield broker
 
     return open_broker
@@ -170,14 +171,14 @@ async def test_messages_published_to_a_fifo_queue_run_side_by_side_and_equal_one
 
 
 async def test_an_experiment_of_a_fifo_queue_is_held_beyond_the_ceiling(opened, made):
-    queue = made(".fifo", FifoQueue="true")
-    async with opened(lease=3, ceiling=4) as broker:
+    queue, ahead = made(".fifo", FifoQueue="true"), [0.0]
+    async with opened(ceiling=100, clock=lambda: time.monotonic() + ahead[0]) as broker:
         await broker.publish(queue, b"{}")
         delivery = await taken(broker, queue)
-        deadline = time.monotonic() + 6
-        while time.monotonic() < deadline:
+        for _ in range(15):
+            ahead[0] += 10
             await delivery.extend()
-            await asyncio.sleep(0.2)
+        assert (await broker.status(queue)).claimed == 0
         await delivery.requeue(reason="it had to go")
         assert (await taken(broker, queue)).attempts == 1
 

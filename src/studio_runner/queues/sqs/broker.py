@@ -30,10 +30,10 @@ class SqsBroker:
     also looks after messages whose holder died."""
 
     def __init__(self, options: SqsOptions, runner: str, clock: Clock = boot_clock) -> None:
-        self._options, self._runner = options, runner
+        self._options = options
         self._queues = QueueList(options)
         graves = DeadLetters(self._queues)
-        self._holding = Holding(self._queues, options)
+        self._holding = Holding(self._queues, options, runner)
         self._custody = Custody(options, clock, self._holding, graves)
         self._traffic = Traffic(self._queues, self._custody)
         self._keeping = Keeping(self._queues, graves)

@@ -29,14 +29,14 @@ YOUNG = 10
 class Holding:
     """Hands held messages over to fresh copies, and brings home those of the dead."""
 
-    def __init__(self, queues: QueueList, options: SqsOptions) -> None:
-        self._queues, self._options = queues, options
+    def __init__(self, queues: QueueList, options: SqsOptions, runner: str) -> None:
+        self._queues, self._options, self._runner = queues, options, runner
         self._complaints = Complaints(log)
 
     async def hand_over(self, home: SqsQueue, message: Message, note: Note) -> tuple[SqsQueue, Message]:
         """A copy of `message`, held, to go on with. BrokerError: then there is none."""
         held = await self._queues.make(HELD, home.account)
-        sent = await held.send(message.copy(replace(note, taken=True, origin=home.name)))
+        sent = await held.send(message.copy(replace(note, taken=True, origin=home.name, holder=self._runner)))
         return held, await self._received(held, sent)
 
     async def _received(self, held: SqsQueue, sent: str) -> Message:
@@ -77,11 +77,9 @@ class Holding:
             self._complaints.once(f"queue {held.name}", problem, "it is dropped")
         else:
             # Not by its receipts: whoever looks here for orphans adds to those.
-            note = replace(message.note, attempts=message.note.attempts + 1, origin="")
+            note = replace(message.note, attempts=message.note.attempts + 1, origin="", holder="")
             await home.send(message.copy(note))
             log.warning(
-                "experiment message %s of queue %s was held by a runner that died: it is back",
-                message.id,
-                home.name,
+                "a message of queue %s is back: runner %s, which held it, died", home.name, message.note.holder
             )
         await held.delete(message)

@@ -38,6 +38,8 @@ class Note:
     """The queue of a message that is held or dead elsewhere."""
     group: str = ""
     reason: str = ""
+    holder: str = ""
+    """The runner that holds it beyond the ceiling."""
 
     @classmethod
     def parse(cls, text: str) -> "Note":
@@ -53,6 +55,7 @@ class Note:
                 origin=str(values.get("origin", "")),
                 group=str(values.get("group", "")),
                 reason=str(values.get("reason", "")),
+                holder=str(values.get("holder", "")),
             )
         except (ValueError, TypeError, AttributeError):
             return cls()
