@@ -1,7 +1,9 @@
 """Stores across the network on bad days: an S3 server, and a front before it that spoils what it is told to."""
 
 import asyncio
+import base64
 import io
+import json
 import os
 import socket
 import ssl
@@ -32,6 +34,10 @@ from studio_runner.errors import (
 from studio_runner.messages.artifact import AwsCredentials, Credentials, JwtCredentials, Location, PlainCredentials
 from studio_runner.storage.access import Access
 from studio_runner.storage.base import CHUNK, ObjectInfo, Precondition, Store, remote
+from studio_runner.storage.objects.bucket import Bucket
+from studio_runner.storage.objects.client import Client
+from studio_runner.storage.objects.google import OwnToken
+from studio_runner.storage.objects.signing import Unsigned
 from studio_runner.storage.registry import Stores
 
 SECRET = "testsecret"
@@ -572,3 +578,132 @@ async def test_passwords_and_tokens_of_web_servers():
         async with web_store(f"{server}/gone") as (store, key):
             with pytest.raises(ObjectNotFoundError, match="/gone"):
                 await store.head(key)
+
+
+# Regions
+
+
+async def test_the_region_that_a_refusal_names_is_taken(s3: SeaweedS3, bucket: str):
+    """A store in another region than us-east-1 says so; it is asked again there, and from then on at once."""
+    refused = []
+
+    class Regional(Front):
+        async def _handle(self, request: web.Request) -> web.StreamResponse:
+            if "/eu-west-1/" not in request.headers["authorization"]:
+                refused.append(request.method)
+                body = "<Error><Code>AuthorizationHeaderMalformed</Code><Region>eu-west-1</Region></Error>"
+                return web.Response(status=400, text=body)
+            return await super()._handle(request)
+
+    async with Regional(s3.url).running() as address, opened(address, bucket) as store:
+        with pytest.raises(ObjectNotFoundError):
+            await store.head("a")
+        assert (await put(store, "a", b"x")).size == 1
+        assert await content(store, "a") == b"x"
+    assert refused == ["HEAD", "GET"]  # a HEAD has no words for it
+
+
+# The runner's own credentials
+
+
+async def test_the_runner_lends_its_own_keys_only_where_it_may(
+    s3: SeaweedS3, bucket: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", s3.access_key)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", s3.secret_key)
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
+    async with opened(s3.endpoint, bucket, Access(), allow_env_secrets=True) as store:
+        assert (await put(store, "a", b"x")).size == 1
+    async with opened(s3.endpoint, bucket, Access()) as store:
+        with pytest.raises(UnauthorisedError, match="without credentials"):
+            await store.head("a")
+    async with opened(s3.endpoint, bucket, keys("", ""), allow_env_secrets=True) as store:  # nobody was asked for
+        with pytest.raises(UnauthorisedError, match="without credentials"):
+            await store.head("a")
+
+
+async def test_the_environment_does_not_leak_into_what_a_message_says(
+    s3: SeaweedS3, bucket: str, monkeypatch: pytest.MonkeyPatch
+):
+    """Other libraries mix a message's keys with the session token, region and endpoint of the process."""
+    for name in ("AWS_SESSION_TOKEN", "AWS_REGION", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_PROFILE"):
+        monkeypatch.setenv(name, "http://127.0.0.1:1")
+    async with opened(s3.endpoint, bucket) as store:
+        assert (await put(store, "a", b"x")).size == 1
+
+
+@asynccontextmanager
+async def account_server(answers: list[dict[str, str]]) -> AsyncIterator[str]:
+    """Gives tokens as Google's do, and notes what it was asked."""
+
+    async def answer(request: web.Request) -> web.Response:
+        answers.append(
+            {**dict(request.headers), **{name: str(value) for name, value in (await request.post()).items()}}
+        )
+        return web.json_response({"access_token": f"token-{len(answers)}", "expires_in": 3600})
+
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", answer)
+    runner = web.AppRunner(app, shutdown_timeout=0.1)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    try:
+        yield f"127.0.0.1:{runner.addresses[0][1]}"
+    finally:
+        await runner.cleanup()
+
+
+@pytest.mark.parametrize("kind", ["service_account", "authorized_user", "metadata"])
+async def test_the_runners_own_google_account(kind: str, tmp_path: Path, certificates: Path):
+    asked: list[dict[str, str]] = []
+    bucket = Bucket.at("https", "storage.googleapis.com", "bucket", None)
+    request = Unsigned("GET", bucket.netloc, "/", "", {"range": "bytes=0-0"}, "")
+    async with account_server(asked) as server:
+        client = Client(StorageSettings(patience=5.0))
+        environment = {"HOME": str(tmp_path), "GCE_METADATA_HOST": server}
+        if kind != "metadata":
+            account = {
+                "type": kind, "token_uri": f"http://{server}/token", "client_email": "runner@project",
+                "private_key": (certificates / "ca.key").read_text(), "client_id": "id", "client_secret": "hush",
+                "refresh_token": "again",
+            }  # fmt: skip
+            (tmp_path / "account.json").write_text(json.dumps(account))
+            environment["GOOGLE_APPLICATION_CREDENTIALS"] = str(tmp_path / "account.json")
+        token = OwnToken(client, environment)
+        for _ in range(3):
+            headers = await token.headers(request, bucket, 0.0)
+            assert headers == {"range": "bytes=0-0", "authorization": "Bearer token-1"}
+        await client.close()
+    (said,) = asked
+    if kind == "service_account":
+        head, claims, _ = said["assertion"].split(".")
+        assert json.loads(base64.urlsafe_b64decode(head + "=="))["alg"] == "RS256"
+        assert json.loads(base64.urlsafe_b64decode(claims + "=="))["iss"] == "runner@project"
+        _verify(said["assertion"], certificates)
+    elif kind == "authorized_user":
+        assert said["refresh_token"] == "again"
+    else:
+        assert said["metadata-flavor"] == "Google"
+
+
+def _verify(assertion: str, certificates: Path) -> None:
+    """By OpenSSL, with the public half of the key."""
+    signed, _, signature = assertion.rpartition(".")
+    (certificates / "signature").write_bytes(base64.urlsafe_b64decode(signature + "=="))
+    (certificates / "signed").write_text(signed)
+    for command in (
+        ["rsa", "-in", "ca.key", "-pubout", "-out", "ca.pub"],
+        ["dgst", "-sha256", "-verify", "ca.pub", "-signature", "signature", "signed"],
+    ):
+        subprocess.run(["openssl", *command], cwd=certificates, check=True, capture_output=True, timeout=60)
+
+
+async def test_google_credentials_that_are_none(tmp_path: Path):
+    bucket = Bucket.at("https", "storage.googleapis.com", "bucket", None)
+    request = Unsigned("GET", bucket.netloc, "/", "", {}, "")
+    path = tmp_path / "account.json"
+    client = Client(StorageSettings())
+    for text in ("", "[]", '{"type": "external_account"}', '{"type": "service_account"}'):
+        path.write_text(text)
+        with pytest.raises(ConfigError, match="account\\.json"):
+            await OwnToken(client, {"GOOGLE_APPLICATION_CREDENTIALS": str(path)}).headers(request, bucket, 0.0)
