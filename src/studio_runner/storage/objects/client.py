@@ -91,9 +91,9 @@ class Reply:
     async def _next(self) -> bytes:
         """What came as it came: `readany` would copy it. Empty at the end."""
         with transport_faults(self._endpoint):
-            piece, goes_on = await self._content.readchunk()
-            while goes_on and not piece:  # the end of a chunk, as HTTP has them
-                piece, goes_on = await self._content.readchunk()
+            piece = b""
+            while not piece and not self._content.at_eof():  # at the end of a chunk, as HTTP has them, it is empty
+                piece, _ = await self._content.readchunk()
             return piece
 
 
