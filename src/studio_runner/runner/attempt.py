@@ -18,6 +18,7 @@ from studio_runner.errors import BrokerError, ExperimentError, Reason, Supersede
 from studio_runner.messages.metadata import Document
 from studio_runner.messages.request import Request, short_key
 from studio_runner.messages.results import parse_results
+from studio_runner.messages.salvage import salvaged_config, salvaged_experiment
 from studio_runner.process.base import Exit
 from studio_runner.process.lines import EveryLine, LineScanner, Scanner
 from studio_runner.process.output import Output
@@ -228,10 +229,11 @@ class Attempt:
 
     async def _report_unstarted(self, outcome: Outcome) -> None:
         request = self._admission.request
-        if experiment := _experiment(request) if request else _salvage(self._delivery.body):
+        if experiment := _experiment(request) if request else salvaged_experiment(self._delivery.body):
             await self._report_end(self._subject(experiment, None), outcome, None)
 
     def _subject(self, experiment: Mapping[str, Any], place: Path | None) -> Subject:
+        request = self._admission.request
         return Subject(
             key=str(experiment["key"]),
             experiment=experiment,
@@ -240,7 +242,7 @@ class Attempt:
             host=self._host.identity.host,
             directory=place,
             runner=self._host.identity.runner,
-            config=self._admission.request.config if self._admission.request else None,
+            config=request.config if request else salvaged_config(self._delivery.body),
         )
 
     async def _report_end(self, subject: Subject, outcome: Outcome, end: Exit | None) -> None:
@@ -263,15 +265,3 @@ class Attempt:
 def _experiment(request: Request) -> Mapping[str, Any]:
     experiment: Mapping[str, Any] = request.document["experiment"]
     return experiment
-
-
-def _salvage(body: bytes) -> Mapping[str, Any] | None:
-    """The `experiment` object of a message that is not valid as a whole, if at least its key can be read."""
-    try:
-        document = json.loads(body)
-    except (ValueError, RecursionError):
-        return None
-    experiment = document.get("experiment") if isinstance(document, dict) else None
-    if isinstance(experiment, dict) and isinstance(experiment.get("key"), str):
-        return experiment
-    return None

@@ -1,0 +1,30 @@
+"""Messages that are not valid, and whom to tell."""
+
+import json
+
+import pytest
+
+from studio_runner.messages.salvage import salvaged_config, salvaged_experiment
+
+DATABASE = {"type": "s3", "endpoint": "http://h", "bucket": "meta"}
+
+
+def body(experiment=None, config=None):
+    return json.dumps({"experiment": experiment, "config": config}).encode()
+
+
+def test_the_experiment_is_there_when_its_key_is():
+    assert salvaged_experiment(body({"key": "k", "args": 7})) == {"key": "k", "args": 7}
+
+
+def test_the_valid_parts_of_the_configuration_are_kept():
+    config = salvaged_config(body(config={"database": DATABASE, "runner": 7, "env": {"A": "b"}, "pip": 3}))
+    assert (config.database.bucket, config.runner, config.env) == ("meta", None, {"A": "b"})
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"[]", b"null", b"\xff", b"[" * 100_000, body(), body([], "x"), body({"key": 7})]
+)
+def test_where_nothing_can_be_read_there_is_nothing(content):
+    assert salvaged_experiment(content) is None
+    assert salvaged_config(content) is None
