@@ -8,17 +8,19 @@ from dataclasses import asdict
 import click
 
 from studio_runner.cli.checkup.finding import Finding, Here, State, problem, warning
+from studio_runner.cli.experiments import BROKERS
+from studio_runner.cli.front import front_of
 from studio_runner.cli.options import json_option, with_settings
 from studio_runner.cli.output import print_json
 from studio_runner.cli.session import Session
 from studio_runner.config.settings import Settings
-from studio_runner.errors import ExitCode
+from studio_runner.errors import ConfigError, ExitCode, StudioRunnerError
 
 Check = Callable[[Here], Iterable[Finding]]
 
 
 @click.command()
-@with_settings("places", "machine", "http")
+@with_settings("places", "machine", "http", "storage", *BROKERS, "queues.amqp_queues", "queues.lease")
 @json_option
 @click.pass_obj
 def command(session: Session, settings: Settings, *, as_json: bool) -> int:
@@ -26,8 +28,7 @@ def command(session: Session, settings: Settings, *, as_json: bool) -> int:
 
     Exits with 1 when something does not work.
     """
-    here = Here(settings, session.environ)
-    findings = [*_notes(session), *examine(here)]
+    findings = [*_notes(session), *_findings(session, settings)]
     if as_json:
         print_json([asdict(finding) for finding in findings])
     else:
@@ -37,9 +38,18 @@ def command(session: Session, settings: Settings, *, as_json: bool) -> int:
     return ExitCode.FAILED if any(finding.state is State.PROBLEM for finding in findings) else ExitCode.DONE
 
 
+def _findings(session: Session, settings: Settings) -> list[Finding]:
+    try:
+        with front_of(session, settings) as front:
+            return list(examine(Here(front.settings, session.environ, front.config)))
+    except ConfigError as error:  # what can be looked at without it is
+        without = list(examine(Here(settings, session.environ)))
+        return [problem("StudioML configuration", str(error), error.hint or "Correct it."), *without]
+
+
 def checks() -> tuple[Check, ...]:
     """All of them, in the order of their report."""
-    from studio_runner.cli.checkup import places, python, system
+    from studio_runner.cli.checkup import brokers, places, python, stores, system
 
     return (
         system.share,
@@ -55,6 +65,10 @@ def checks() -> tuple[Check, ...]:
         system.processes,
         system.open_files,
         system.http,
+        brokers.rabbitmq,
+        brokers.sqs,
+        stores.buckets,
+        stores.notices,
     )
 
 
@@ -69,8 +83,9 @@ def _run(check: Check, here: Here) -> list[Finding]:
     """A check that cannot be made is a finding as well; the others go on."""
     try:
         return list(check(here))
-    except OSError as error:
-        return [problem(check.__name__.replace("_", " "), f"could not be looked at: {error}", "See what it names.")]
+    except (OSError, StudioRunnerError) as error:
+        mend = getattr(error, "hint", None) or "See what it names."
+        return [problem(check.__name__.replace("_", " "), f"could not be looked at: {error}", mend)]
 
 
 def _notes(session: Session) -> Iterator[Finding]:

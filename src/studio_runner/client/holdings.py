@@ -59,7 +59,7 @@ def _in_bucket(stores: Stores, opener: OwnOpener) -> Documents:
     from studio_runner.reports.documents import StoreDocuments  # noqa: PLC0415
     from studio_runner.storage.base import Precondition  # noqa: PLC0415
 
-    return StoreDocuments(opener.open_database(stores.database), Precondition)
+    return StoreDocuments(opener.open_section(stores.database), Precondition)
 
 
 class JoinedDocuments:

@@ -42,13 +42,13 @@ class OwnOpener:
 
         return self.open(Artifact(qualified=address))
 
-    def open_database(self, section: Mapping[str, Any]) -> Store:
-        """The bucket of experiment records that `section` describes."""
+    def open_section(self, section: Mapping[str, Any]) -> Store:
+        """The bucket that `storage` or `database` of the configuration describes."""
         from studio_runner.storage.access import access_of_section  # noqa: PLC0415
 
-        config = read_config({"database": section, "env": self._config.get("env") or {}}).config
-        assert config.database is not None  # noqa: S101  it was given
-        location, access = access_of_section(config.database, config.env)
+        config = read_config({"storage": section, "env": self._config.get("env") or {}}).config
+        assert config.storage is not None  # noqa: S101  it was given
+        location, access = access_of_section(config.storage, config.env)
         return self._stores.open(location, access)[0]
 
     async def close(self) -> None:

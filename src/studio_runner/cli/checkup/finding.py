@@ -1,11 +1,12 @@
 """What a check says."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from studio_runner.cli.output import safe
 from studio_runner.config.settings import Settings
+from studio_runner.config.studioml import StudioConfig
 
 
 class State(StrEnum):
@@ -30,10 +31,12 @@ class Finding:
 
 @dataclass(frozen=True)
 class Here:
-    """What the checks are about: the settings, and the environment a runner would have."""
+    """What the checks are about: the settings, the environment a runner would have, and the StudioML configuration
+    of the person."""
 
     settings: Settings
     environ: Mapping[str, str]
+    config: StudioConfig = field(default_factory=StudioConfig)
 
 
 def ok(subject: str, sentence: str) -> Finding:
