@@ -17,7 +17,7 @@ from studio_runner.queues.rabbitmq.holding import Grip
 from studio_runner.queues.rabbitmq.link import Session
 from studio_runner.queues.rabbitmq.parting import Parting
 from studio_runner.queues.rabbitmq.passport import Passport, identity_of
-from studio_runner.queues.rabbitmq.trouble import UnroutableError
+from studio_runner.queues.rabbitmq.trouble import LinkLostError, UnroutableError
 from studio_runner.queues.rabbitmq.wire import Channel, Message, Properties
 
 if TYPE_CHECKING:
@@ -244,12 +244,12 @@ class RabbitDelivery:
     async def _acknowledged(self) -> None:
         try:
             await self._regain()
-            await self._drop_copy()
         except LeaseLostError:
             raise
         except BrokerError:
             self._source.remember_done(self)  # should it come back here, it need not run again
             raise
+        await self._drop_copy()
 
     async def _handed_back(self) -> None:
         await self._regain()
@@ -279,10 +279,16 @@ class RabbitDelivery:
             await self._drop_copy()
 
     async def _drop_copy(self) -> None:
+        """When the connection breaks now the copy may come back: then it is dropped here, or whoever else gets it
+        finds what became of the experiment."""
         grip, self._grip = self._grip, None
-        if grip is not None:
+        if grip is None:
+            return
+        try:
             await grip.channel.ack(grip.tag)
             await grip.channel.barrier()
+        except LinkLostError:
+            self._source.remember_done(self)
 
     async def _regain(self) -> None:
         if not self.is_attached:

@@ -34,7 +34,7 @@ class Source:
         self.hold = Hold(name, site, self)
         self._live: set[RabbitDelivery] = set()
         self._counts: deque[tuple[float, int]] = deque()
-        self._done: OrderedDict[str, None] = OrderedDict()
+        self._done: OrderedDict[str, int] = OrderedDict()
         self._finding = asyncio.Lock()
         self._sought = float("-inf")
         self._seen_in = 0
@@ -64,8 +64,8 @@ class Source:
         self._live.discard(delivery)
 
     def remember_done(self, delivery: RabbitDelivery) -> None:
-        """It is over, and the broker could not be told."""
-        self._done[delivery.identity] = None
+        """It is over, and the broker may not know."""
+        self._done[delivery.identity] = delivery.passport.turn
         if len(self._done) > REMEMBERED:
             self._done.popitem(last=False)
 
@@ -79,8 +79,7 @@ class Source:
         for delivery in self._live:
             if delivery.identity == identity:
                 return await delivery.meet(message, in_hold=in_hold)
-        if identity in self._done and passport.holder in ("", self.site.owner):
-            del self._done[identity]
+        if passport.turn <= self._done.get(identity, -1) and passport.holder in ("", self.site.owner):
             await message.channel.ack(message.tag)
             return True
         return False
@@ -96,7 +95,7 @@ class Source:
 
     async def welcome(self, session: Session) -> None:
         """The connection is there again."""
-        if self._misses_some():
+        if self._misses_some() or self._done:
             await self._search(session)
 
     async def find(self, delivery: RabbitDelivery) -> None:
@@ -122,7 +121,7 @@ class Source:
     async def _search(self, session: Session) -> None:
         self._sought = time.monotonic()
         await self.hold.reclaim(session)
-        if self._misses_some() and await session.count(self.name.name):
+        if (self._misses_some() or self._done) and await session.count(self.name.name):
             await self._seek(session)
 
     async def _seek(self, session: Session) -> None:
@@ -131,7 +130,7 @@ class Source:
         others: list[Message] = []
         size = 0
         try:
-            while self._misses_some() and len(others) < SEEK and size < SEEK_BYTES:
+            while (self._misses_some() or self._done) and len(others) < SEEK and size < SEEK_BYTES:
                 message = await channel.get(self.name.name)
                 if message is None:
                     break
