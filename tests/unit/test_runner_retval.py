@@ -3,11 +3,13 @@
 import io
 import tarfile
 import time
+from types import SimpleNamespace
 
 import pytest
 
 from studio_runner.messages.request import parse_request
 from studio_runner.runner.artifacts import Artifacts
+from studio_runner.storage.registry import Stores
 from studio_runner.testing import Installation
 
 
@@ -22,7 +24,8 @@ def delivered(place, tmp_path):
 
     async def deliver(label, files, **experiment):
         key, body = place.request(place.workspace({"main.py": ""}), **experiment)
-        artifacts = Artifacts(parse_request(body), tmp_path / "attempt", 1)
+        host = SimpleNamespace(stores=Stores(), artifact_cache=None, identity=SimpleNamespace(runner="r"))
+        artifacts = Artifacts(parse_request(body), tmp_path / "attempt", 1, host)
         for name, content in files.items():
             path = tmp_path / "attempt" / label / name
             path.parent.mkdir(parents=True, exist_ok=True)
