@@ -17,10 +17,10 @@ def run(scale: float) -> Iterator[Result]:
     watched = max(5.0, 30.0 * scale)
     with installation() as made, running(made) as daemon:
         time.sleep(8.0)  # background work of the first experiment ends
-        fresh, share = _memory(daemon.pid), _idle_cpu(daemon.pid, watched)
+        fresh, share = memory(daemon.pid), _idle_cpu(daemon.pid, watched)
         _work(made, amount)
         time.sleep(2.0)
-        later = _memory(daemon.pid)
+        later = memory(daemon.pid)
     growth = (later / fresh - 1) * 100
     yield Result(
         "idle memory (resident, daemon and helpers)",
@@ -42,21 +42,21 @@ def run(scale: float) -> Iterator[Result]:
     )
 
 
-def _family(pid: int) -> list[psutil.Process]:
+def family(pid: int) -> list[psutil.Process]:
     daemon = psutil.Process(pid)
     return [daemon, *daemon.children(recursive=True)]
 
 
-def _memory(pid: int) -> float:
+def memory(pid: int) -> float:
     """Megabytes: shared pages of the helper processes count once (PSS)."""
-    return sum(process.memory_full_info().pss for process in _family(pid)) / 1e6
+    return sum(process.memory_full_info().pss for process in family(pid)) / 1e6
 
 
 def _idle_cpu(pid: int, seconds: float) -> float:
     """Percent of one core."""
 
     def used() -> float:
-        return sum(sum(process.cpu_times()[:2]) for process in _family(pid))
+        return sum(sum(process.cpu_times()[:2]) for process in family(pid))
 
     before = used()
     time.sleep(seconds)

@@ -15,7 +15,7 @@ TARGET_MS = 25.0
 def run(scale: float) -> Iterator[Result]:
     runs = max(10, int(60 * scale))
     with installation() as made, running(made):
-        bare = list(_bare(made, runs))
+        bare = list(bare_starts(made, runs))
         ours = list(_ours(made, runs))
     over = statistics.median(ours) - statistics.median(bare)
     yield Result(
@@ -31,7 +31,7 @@ def run(scale: float) -> Iterator[Result]:
     )
 
 
-def _bare(made: Installation, runs: int) -> Iterator[float]:
+def bare_starts(made: Installation, runs: int) -> Iterator[float]:
     """Milliseconds from before the spawn to the first line."""
     python = clean_interpreter(made.home / "bare")
     script = made.home / "bare.py"
