@@ -12,7 +12,7 @@ from pathlib import Path
 
 from bench.result import Result
 
-MODULES = ("cli", "dispatch", "throughput", "environments", "archives", "daemon", "rabbitmq", "backlog")
+MODULES = ("cli", "dispatch", "throughput", "environments", "archives", "daemon", "rabbitmq", "backlog", "transfer")
 HERE = Path(__file__).parent
 TABLE = HERE.parent / "docs" / "reference" / "benchmarks.md"
 
