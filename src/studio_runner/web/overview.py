@@ -15,7 +15,7 @@ from studio_runner.machine.inventory import Capacity
 from studio_runner.process.limits import memory
 from studio_runner.queues.base import KeptBroker, QueueStatus
 from studio_runner.queues.registry import kind_of, kinds_of
-from studio_runner.reports.prometheus import CacheFigures, QueueFigures, Standing
+from studio_runner.reports.prometheus import ArtifactFigures, CacheFigures, QueueFigures, Standing
 from studio_runner.reports.records import Record, Records
 from studio_runner.runner.attempt import Attempt
 from studio_runner.runner.daemon import Daemon
@@ -160,7 +160,7 @@ class Overview:
 
     async def standing(self) -> Standing:
         ledger, counts = self.daemon.host.ledger, self.daemon.counts
-        cache = await self.daemon.host.environments.usage()
+        cache, kept = await self.daemon.host.environments.usage(), self.daemon.host.artifact_cache
         return Standing(
             host=self.daemon.host.identity.host,
             total=ledger.total,
@@ -179,6 +179,7 @@ class Overview:
                 for queue in await self.queues()
             ],
             environments=CacheFigures(cache.hits, cache.misses, cache.size),
+            artifacts=ArtifactFigures(kept.hits, kept.misses) if kept else ArtifactFigures(),
         )
 
     def _trials(self) -> list[Trial]:
