@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import resource
 import signal
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,6 +17,7 @@ from studio_runner.testing import command_path
 
 AGAIN = 0.5
 DRAIN_SECONDS = 90.0
+ADDRESS_SPACE = 3 << 30
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,8 @@ class Runner:
                 stderr=log,
                 start_new_session=True,
             )
+        # A runner that goes wild shall end with a traceback, not take the machine with it.
+        resource.prlimit(self._process.pid, resource.RLIMIT_AS, (ADDRESS_SPACE, ADDRESS_SPACE))
 
     def signal(self, number: signal.Signals) -> None:
         """To the daemon alone, not to what it started."""
