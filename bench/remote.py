@@ -21,7 +21,7 @@ from studio_runner.testing import MUTABLE, Installation, installation
 
 EXCHANGE = "StudioML.topic"
 QUEUE = "rmq_bench"
-BUCKET = "bench"
+BUCKET, RECORDS = "bench", "bench-records"
 PATIENCE = 120.0
 Answer = TypeVar("Answer")
 
@@ -164,8 +164,8 @@ class Cluster:
         return {"aws": {"access_key": self.store.access_key, "secret_access_key": self.store.secret_key}}
 
     def _config(self) -> dict[str, Any]:
-        section = {"type": "s3", "endpoint": self.store.url, "bucket": BUCKET, "credentials": self._credentials()}
-        return {"database": section, "storage": section}
+        section = {"type": "s3", "endpoint": self.store.url, "credentials": self._credentials()}
+        return {"database": section | {"bucket": RECORDS}, "storage": section | {"bucket": BUCKET}}
 
 
 @contextmanager
@@ -176,7 +176,8 @@ def cluster() -> Iterator[Cluster]:
         stack.callback(broker.close)
         broker.launch()
         store = stack.enter_context(SeaweedS3())
-        store.create_bucket(BUCKET)
+        for bucket in (BUCKET, RECORDS):
+            store.create_bucket(bucket)
         made = stack.enter_context(installation())
         broker.wait()
         publisher = stack.enter_context(Publisher(broker.url()))
