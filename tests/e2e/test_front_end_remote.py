@@ -21,14 +21,12 @@ COMMAND = Path(sys.executable).parent / "studio-runner"
 PATIENCE = 120
 QUEUE = "rmq_front_end"
 
-COUNTING = """
-import time
+GATED = """
+import sys, time
 from pathlib import Path
 print("begun", flush=True)
-gate = Path("../modeldir/gate")
-for number in range(3):
-    print("line", number, flush=True)
-    time.sleep(1.5)
+while not Path(sys.argv[1]).exists():
+    time.sleep(0.1)
 Path("../modeldir/model.bin").write_text("weights")
 print("done")
 """
@@ -174,6 +172,24 @@ def runner_elsewhere(tmp_path, site):
             process.wait()
 
 
+@contextmanager
+def following(user, key):
+    with user.begin("logs", "-f", key) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def until_line(process, line):
+    """What is printed up to this line."""
+    shown = ""
+    while not shown.endswith(line):
+        shown += (read := process.stdout.readline())
+        assert read, process.stderr.read()
+    return shown
+
+
 def test_an_unchanged_directory_is_stored_once_and_waits_on_its_queue(user):
     user.write(train="print('hello')")
     first = user.call("submit", "train.py")
@@ -253,20 +269,18 @@ def test_a_missing_bucket_and_a_missing_broker_are_named(user, site):
 
 
 def test_the_output_is_followed_from_afar_and_results_come_back(user, tmp_path, site):
-    user.write(train=COUNTING)
+    user.write(train=GATED)
+    gate = tmp_path / "gate"
     with runner_elsewhere(tmp_path, site) as log:
-        key = user.ok("submit", "train.py").strip()
-        following = user.begin("logs", "-f", key)
-        shown = [following.stdout.readline() for _ in range(2)]
-        while shown[-1] not in ("line 0\n", ""):
-            shown.append(following.stdout.readline())
-        assert user.json("show", key)["status"] == "running", "output comes while it runs"
-        rest, said = following.communicate(timeout=PATIENCE)
-        assert following.returncode == 0, said + log.read_text()
-    whole = "".join(shown) + rest
-    assert [line for line in whole.splitlines() if not line.startswith("[studio-runner]")] == [
-        "begun", "line 0", "line 1", "line 2", "done",
-    ]  # fmt: skip
+        key = user.ok("submit", "train.py", gate).strip()
+        with following(user, key) as process:
+            shown = until_line(process, "begun\n")
+            assert user.json("show", key)["status"] == "running", "output comes while it runs"
+            gate.touch()
+            rest, said = process.communicate(timeout=PATIENCE)
+            assert process.returncode == 0, said + log.read_text()
+    whole = shown + rest
+    assert [line for line in whole.splitlines() if not line.startswith("[studio-runner]")] == ["begun", "done"]
     assert user.ok("logs", key) == whole
     (one,) = user.json("list")
     assert (one["status"], one["reason"]) == ("finished", "completed")
