@@ -322,3 +322,16 @@ def test_run_stays_on_this_machine(user):
     user.write(train="print('hello')")
     assert user.ok("run", "train.py").endswith("hello\n")
     assert user.json("show", "last")["stored"]["output"]["address"].startswith("file://")
+
+
+def test_sqs_takes_what_is_submitted_and_gives_it_back(user, site, sqs):
+    user.write(train="print('hello')")
+    aws = {"access_key": "testing", "secret_access_key": "hunter2", "region": "us-east-1"}
+    user.configure(**site.config(cloud={"queue": {"sqs": {"credentials": {"aws": aws}}}}, queue="sqs_front_end"))
+    at = ("--sqs-endpoint", sqs.url)
+    key = user.ok("submit", *at, "train.py").strip()
+    rows = {row["name"]: row for row in json.loads(user.ok("queues", *at, "--json"))}
+    assert rows["sqs_front_end"]["waiting"] == 1
+    assert json.loads(user.ok("stop", key, *at, "--json"))["result"] == "withdrawn"
+    rows = {row["name"]: row for row in json.loads(user.ok("queues", *at, "--json"))}
+    assert rows["sqs_front_end"]["waiting"] == 0

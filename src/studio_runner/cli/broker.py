@@ -32,7 +32,7 @@ def with_brokers(settings: Settings, config: "StudioConfig") -> Iterator[Setting
     if not queues.amqp_url and (url := config.cloud_queue.get("rmq")):
         queues = replace(queues, amqp_url=str(url))
     with TemporaryDirectory(prefix="studio-runner-") as place:
-        if not queues.uses_sqs and (aws := _aws(config)) is not None:
+        if not (queues.sqs_certs or queues.sqs_region) and (aws := _aws(config)) is not None:
             region = str(aws.get("region") or aws.get("region_name") or "")
             certs = _write_credentials(Path(place), aws) if aws.get("access_key") else None
             queues = replace(queues, sqs_region=region, sqs_certs=certs)
