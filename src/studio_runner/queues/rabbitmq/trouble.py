@@ -79,7 +79,10 @@ def _refused(address: Address, words: str, kind: str) -> tuple[str, str]:
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
+    """The error and what it came of, each once: the client library raises errors that are their own cause."""
     found: BaseException | None = error
-    while found is not None:
+    seen: set[int] = set()
+    while found is not None and id(found) not in seen:
+        seen.add(id(found))
         yield found
         found = found.__cause__ or found.__context__
