@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from typing import Any
 
@@ -81,9 +82,10 @@ class Api:
         attempt = self._overview.attempt(key)
         if attempt and attempt.trial:
             directory = attempt.trial.directory / output.OUTPUT
-            if _wants(request, "follow"):
-                return output.live(directory, lambda: self._overview.is_over(attempt), tail)
-            return output.whole(output.open_output(directory), tail)
+            with suppress(NotFoundError):  # its directory goes just before the attempt is over
+                if _wants(request, "follow"):
+                    return output.live(directory, lambda: self._overview.is_over(attempt), tail)
+                return output.whole(output.open_output(directory), tail)
         record = await self._overview.record(key)
         async with stored_output(record, HereOpener()) as path:
             if path is None:
