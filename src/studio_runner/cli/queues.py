@@ -39,7 +39,10 @@ def command(session: Session, settings: Settings, /, queue: str | None, *, as_js
         return ExitCode.DONE
     statuses, troubles = asyncio.run(_all(session, settings))
     rows = [_row(status, settings.queues) for status in statuses]
-    print_json(rows) if as_json else _print_queues(rows)
+    if as_json:
+        print_json(rows)
+    elif rows or not troubles:
+        _print_queues(rows)
     for trouble in troubles:
         tell(trouble)
     return ExitCode.INFRASTRUCTURE if troubles else ExitCode.DONE
