@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from studio_runner.testing import Installation
+from studio_runner.testing import Installation, installation
 
 ROOT = Path(__file__).parents[3]
 PROGRAMS = Path(__file__).parent / "programs"
@@ -30,6 +30,13 @@ def studioml():
         pytest.fail(complaint) if os.environ.get("CI") else pytest.skip(complaint)
     assert made.returncode == 0, made.stderr
     return directory
+
+
+def s3_sections(s3, bucket):
+    """`storage` and `database` of a configuration: two buckets, as clients have them."""
+    credentials = {"aws": {"access_key": s3.access_key, "secret_access_key": s3.secret_key}}
+    section = {"type": "s3", "endpoint": s3.url, "authentication": "none", "credentials": credentials}
+    return {"storage": {**section, "bucket": bucket}, "database": {**section, "bucket": f"{bucket}-records"}}
 
 
 @dataclass(frozen=True)
@@ -69,10 +76,9 @@ class Client:
         self.call("studio-run", "--experiment", key, "--queue", queue, *words, cwd=project)
         return key
 
-    def statuses(self):
-        """What `studio-runs list` shows, by key."""
-        rows = [line.split("|") for line in self.call("studio-runs", "list").splitlines() if line.startswith("|")]
-        return {row[2].strip(): row[4].strip() for row in rows[1:]}
+    def experiment(self, key):
+        """What the client's own library knows of the experiment."""
+        return json.loads(self.call("python", PROGRAMS / "experiment.py", key).splitlines()[-1])
 
     def stop(self, key):
         self.call("studio-runs", "stop", key)
@@ -113,6 +119,34 @@ class Client:
 @pytest.fixture
 def client(studioml, tmp_path):
     return Client(studioml / "client", tmp_path)
+
+
+@pytest.fixture
+def completion_service(studioml, tmp_path):
+    """The last release of the client that can import its own completion service."""
+    return Client(studioml / "completion-service", tmp_path)
+
+
+@pytest.fixture
+def sections(s3, bucket, rabbitmq, vhost):
+    """The part of a configuration that names the servers."""
+    return {**s3_sections(s3, bucket), "cloud": {"queue": {"rmq": rabbitmq.url(vhost)}}}
+
+
+@pytest.fixture
+def queue():
+    return f"rmq_{uuid.uuid4().hex[:8]}"
+
+
+@pytest.fixture
+def runner(cache, rabbitmq, vhost):
+    """A runner somewhere else, which knows nothing but the broker."""
+    management = ("--amqp-mgt-url", rabbitmq.management_url)
+    with (
+        installation(cache) as place,
+        place.daemon("--cpu-only", "--amqp-url", rabbitmq.url(vhost), *management, "--grace", "2s"),
+    ):
+        yield place
 
 
 @pytest.fixture

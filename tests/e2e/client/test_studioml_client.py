@@ -1,0 +1,119 @@
+"""The StudioML client with a RabbitMQ queue, S3 storage and an S3 database; the runner is somewhere else."""
+
+import json
+
+import pytest
+
+pytestmark = [pytest.mark.network, pytest.mark.slow]
+
+
+def gate(client):
+    """The file that `wait.py` waits for."""
+    return client.home / "gate"
+
+
+@pytest.fixture
+def client(client, sections):
+    client.configure(**sections, env={"GATE": str(gate(client))}, saveWorkspaceFrequency="1s")
+    return client
+
+
+@pytest.fixture
+def ended(client, until):
+    """The experiment as the client sees it when it is over."""
+
+    def wait(key):
+        return until(lambda: (seen := client.experiment(key))["time_finished"] and seen)
+
+    return wait
+
+
+@pytest.fixture
+def objects(s3, bucket):
+    """The keys in the storage bucket that begin so."""
+
+    def look(prefix):
+        found = s3.client().list_objects_v2(Bucket=bucket, Prefix=prefix)
+        return [one["Key"] for one in found.get("Contents", [])]
+
+    return look
+
+
+def test_an_experiment_is_run_and_its_results_are_where_the_client_looks(client, runner, queue, ended, objects):
+    project = client.project("train.py")
+    words = ("--project", "demo", "--max-duration", "20m", "train.py", "10", "--rate=0.1", "a b")
+    key = client.submit(queue, *words, project=project)
+    seen = ended(key)
+    assert (seen["status"], seen["owner"], seen["project"]) == ("finished", "guest", "demo")
+    assert seen["time_added"] <= seen["time_started"] <= seen["time_finished"]
+    lines = client.output(key).splitlines()
+    assert 'arguments ["10", "--rate=0.1", "a b"]' in lines
+    assert "python 3 8 with studio" in lines
+    assert client.fetch(key, "modeldir") == {"weights": b"1.5"}
+    assert client.fetch(key, "tb") == {"events": b"loss 0.5"}
+    (samples,) = client.fetch(key, "_metrics").values()
+    assert json.loads(samples.splitlines()[0])["memory"] > 0
+    (metadata,) = objects(f"experiments/{key}/metadata/")
+    assert metadata.startswith(f"experiments/{key}/metadata/scrape-host-")
+    assert not runner.leftovers()
+
+
+def test_its_status_is_right_all_the_way(client, runner, queue, ended, until):
+    key = client.submit(queue, "wait.py", project=client.project("wait.py"))
+    running = until(lambda: (seen := client.experiment(key))["status"] == "running" and seen)
+    assert running["time_started"]
+    assert not running["time_finished"]
+    until(lambda: client.experiment(key)["time_last_checkpoint"] > running["time_started"])
+    assert client.fetch(key, "modeldir") == {"begun": b"yes"}
+    gate(client).touch()
+    assert ended(key)["status"] == "finished"
+    assert "the gate is open" in client.output(key)
+
+
+def test_what_the_client_stops_is_stopped_within_seconds(client, runner, queue, ended, until):
+    key = client.submit(queue, "wait.py", project=client.project("wait.py"))
+    until(lambda: runner.processes() and client.experiment(key)["status"] == "running")
+    client.stop(key)
+    until(lambda: not runner.processes(), patience=15)
+    assert ended(key)["status"] == "stopped"
+    output = client.output(key)
+    assert "waiting\n" in output
+    assert "[studio-runner] stopped" in output
+    assert client.fetch(key, "modeldir") == {"begun": b"yes"}
+
+
+def test_a_script_that_fails_says_so_to_the_client(client, runner, queue, ended):
+    project = client.project()
+    (project / "fails.py").write_text('raise SystemExit("no data")')
+    key = client.submit(queue, "fails.py", project=project)
+    assert ended(key)["status"] == "finished"
+    output = client.output(key)
+    assert "no data" in output
+    assert "[studio-runner] script_failed" in output
+
+
+def test_a_hyperparameter_search_is_run(client, runner, queue, ended, objects):
+    words = ("--experiment", "sweep", "--queue", queue, "--hyperparam", "rate=0.1,0.2", "sweep.py")
+    client.call("studio-run", *words, cwd=client.project("sweep.py"))
+    keys = {found.split("/")[1] for found in objects("experiments/sweep__opt__")}
+    assert [ended(key)["status"] for key in keys] == ["finished"] * 2
+    rates = sorted(client.output(key).splitlines()[-1] for key in keys)
+    assert rates == ["it is 0.1", "it is 0.2"]
+
+
+def test_captured_and_reused_artifacts_are_there(client, runner, queue, ended):
+    project = client.project("train.py")
+    first = client.submit(queue, "train.py", project=project)
+    assert ended(first)["status"] == "finished"
+    (project / "data.txt").write_text("seven")
+    (project / "again.py").write_text(
+        "import os\n"
+        "weights = open('../model/weights').read()\n"
+        "data = open('../data/data.txt').read()\n"
+        "open('../mine/product', 'w').write(weights + ' ' + data)\n"
+    )
+    captured = ("--capture-once", "data.txt:data", "--capture", f"{client.home}/mine:mine")
+    words = (*captured, "--reuse", f"{first}/modeldir:model", "again.py")
+    second = client.submit(queue, *words, project=project)
+    assert ended(second)["status"] == "finished", client.output(second)
+    assert client.fetch(second, "mine") == {"product": b"1.5 seven"}
