@@ -105,6 +105,14 @@ async def work(delivery, seconds: float) -> None:
 
 
 async def is_empty(broker) -> bool:
+    """Once it can be asked."""
+    while True:
+        try:
+            await broker.exists(QUEUE)
+        except BrokerError:
+            await asyncio.sleep(0.1)
+        else:
+            break
     status = await broker.status(QUEUE)
     return (status.waiting, status.delayed, status.dead) == (0, 0, 0)
 

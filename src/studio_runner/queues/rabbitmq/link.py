@@ -17,7 +17,8 @@ from studio_runner.queues.rabbitmq.wire import Channel, Wire
 
 log = logging.getLogger(__name__)
 
-FIRST_PAUSE, LONGEST_PAUSE = 0.1, 10.0
+FIRST_PAUSE, LONGEST_PAUSE = 0.1, 3.0
+"""Well below the time that held copies stay with a runner which is gone."""
 LISTENERS_PER_CHANNEL = 64
 
 
@@ -145,7 +146,7 @@ class Link:
             await self._set(session, None)
             self._caller.complaints.settled(self.address)
             log.info("connected to RabbitMQ at %s", self.address)
-            await wire.lost.wait()
+            await wire.lost()
             log.warning("lost the connection to RabbitMQ at %s: connecting again", self.address)
             await self._set(None, None)
             return time.monotonic() - session.since

@@ -7,10 +7,10 @@ The library closes a channel when a call on it is cancelled: callers go through 
 import asyncio
 import logging
 import ssl
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import aiormq
 from aiormq import exceptions as theirs
@@ -31,10 +31,14 @@ from studio_runner.queues.rabbitmq.trouble import (
 HEARTBEAT = 10
 CONNECT_SECONDS = 20.0
 ANSWER_SECONDS = 30.0
-"""For an answer of the broker; then the channel is given up."""
+"""For an answer of the broker; then the connection is given up."""
+CLOSE_SECONDS = 5.0
 
 # It reports as errors what is for us to judge, with a traceback.
 logging.getLogger("aiormq").setLevel(logging.CRITICAL)
+
+
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -67,8 +71,9 @@ class Message:
 class Channel:
     """A channel; closed for good when the broker refuses something on it."""
 
-    def __init__(self, channel: AbstractChannel) -> None:
+    def __init__(self, channel: AbstractChannel, wire: "Wire") -> None:
         self._channel = channel
+        self._wire = wire
         self.listeners: dict[str, Callable[[], None]] = {}
         """By the tag of a consumer: whom to tell when the broker ends it, or the channel closes."""
         channel.on_consumer_cancel_callbacks.add(self._on_cancelled)
@@ -88,90 +93,74 @@ class Channel:
 
     async def prefetch(self, count: int) -> None:
         """For each consumer from now on."""
-        async with _translated():
-            await self._channel.basic_qos(prefetch_count=count, timeout=ANSWER_SECONDS)
+        await self._wire.call(self._channel.basic_qos(prefetch_count=count))
 
     async def barrier(self) -> None:
         """Return once the broker has seen everything that was sent on this channel before."""
         await self.prefetch(1)
 
     async def get(self, queue: str) -> Message | None:
-        async with _translated():
-            found = await self._channel.basic_get(queue, timeout=ANSWER_SECONDS)
+        found = await self._wire.call(self._channel.basic_get(queue))
         return None if isinstance(found.delivery, Basic.GetEmpty) else self._message(found)
 
     async def consume(self, queue: str, tag: str, call: Callable[[Message], None]) -> None:
         async def deliver(found: DeliveredMessage) -> None:
             call(self._message(found))
 
-        async with _translated():
-            await self._channel.basic_consume(queue, deliver, consumer_tag=tag, timeout=ANSWER_SECONDS)
+        await self._wire.call(self._channel.basic_consume(queue, deliver, consumer_tag=tag))
 
     async def cancel(self, tag: str) -> None:
         """Return once nothing more comes for `tag`."""
-        async with _translated():
-            await self._channel.basic_cancel(tag, timeout=ANSWER_SECONDS)
+        await self._wire.call(self._channel.basic_cancel(tag))
 
     async def ack(self, tag: int) -> None:
-        async with _translated():
-            await self._channel.basic_ack(tag, wait=False)
+        await self._wire.call(self._channel.basic_ack(tag, wait=False))
 
     async def nack(self, tag: int) -> None:
         """Put it back to where it was in its queue."""
-        async with _translated():
-            await self._channel.basic_nack(tag, requeue=True, wait=False)
+        await self._wire.call(self._channel.basic_nack(tag, requeue=True, wait=False))
 
     async def nack_all(self) -> None:
         """Put back everything that was handed to this channel and is not settled."""
-        async with _translated():
-            await self._channel.basic_nack(0, multiple=True, requeue=True, wait=False)
+        await self._wire.call(self._channel.basic_nack(0, multiple=True, requeue=True, wait=False))
 
     async def count(self, queue: str) -> int:
         """Messages of `queue` that are ready; MissingError when there is no such queue."""
-        async with _translated():
-            answer = await self._channel.queue_declare(queue, passive=True, timeout=ANSWER_SECONDS)
+        answer = await self._wire.call(self._channel.queue_declare(queue, passive=True))
         return answer.message_count or 0
 
     async def declare(self, queue: str, arguments: Mapping[str, Any] | None = None) -> None:
         """A durable queue."""
-        async with _translated():
-            await self._channel.queue_declare(
-                queue, durable=True, arguments=dict(arguments or {}), timeout=ANSWER_SECONDS
-            )
+        await self._wire.call(self._channel.queue_declare(queue, durable=True, arguments=dict(arguments or {})))
 
     async def declare_exchange(self, name: str) -> None:
         """A topic exchange as StudioML's clients declare it."""
-        async with _translated():
-            await self._channel.exchange_declare(
-                name, exchange_type="topic", durable=True, auto_delete=True, timeout=ANSWER_SECONDS
-            )
+        await self._wire.call(
+            self._channel.exchange_declare(name, exchange_type="topic", durable=True, auto_delete=True)
+        )
 
     async def bind(self, queue: str, exchange: str, routing_key: str) -> None:
-        async with _translated():
-            await self._channel.queue_bind(queue, exchange, routing_key, timeout=ANSWER_SECONDS)
+        await self._wire.call(self._channel.queue_bind(queue, exchange, routing_key))
 
     async def delete(self, queue: str) -> None:
         """If it is empty and nobody consumes it; MismatchError when not."""
-        async with _translated():
-            await self._channel.queue_delete(queue, if_unused=True, if_empty=True, timeout=ANSWER_SECONDS)
+        await self._wire.call(self._channel.queue_delete(queue, if_unused=True, if_empty=True))
 
     async def publish(
         self, exchange: str, routing_key: str, body: bytes, properties: Properties, *, patience: float | None
     ) -> None:
         """Return once the broker has it in a queue; UnroutableError when there is none."""
-        async with _translated():
-            await self._channel.basic_publish(
-                body,
-                exchange=exchange,
-                routing_key=routing_key,
-                properties=_encoded(properties),
-                mandatory=True,
-                timeout=patience,
-            )
+        sending = self._channel.basic_publish(
+            body,
+            exchange=exchange,
+            routing_key=routing_key,
+            properties=_encoded(properties),
+            mandatory=True,
+        )
+        await self._wire.call(sending, patience)
 
     async def close(self) -> None:
-        async with _translated():
-            await self._channel.close()
+        await self._wire.call(self._channel.close())
 
     def _message(self, found: DeliveredMessage) -> Message:
         return Message(
@@ -188,8 +177,9 @@ class Wire:
 
     def __init__(self, connection: AbstractConnection) -> None:
         self._connection = connection
-        self.lost = asyncio.Event()
-        connection.closing.add_done_callback(lambda _: self.lost.set())
+        self._gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._closing: asyncio.Task[None] | None = None
+        connection.closing.add_done_callback(lambda _: self._lose())
 
     @classmethod
     async def open(cls, address: Address, context: ssl.SSLContext | None, name: str) -> Self:
@@ -218,15 +208,35 @@ class Wire:
 
     @property
     def is_open(self) -> bool:
-        return not self.lost.is_set() and self._connection.is_opened
+        return not self._gone.done()
+
+    async def lost(self) -> None:
+        """Return when the connection is no more."""
+        await asyncio.wait([self._gone])
+
+    async def call(self, work: Awaitable[Result], patience: float | None = ANSWER_SECONDS) -> Result:
+        """What the library makes of `work`; LinkLostError when the connection breaks, whether the library notices
+        what that means for `work` or not. A broker that owes an answer for so long is given up."""
+        task = asyncio.ensure_future(work)
+        try:
+            either: list[asyncio.Future[Any]] = [task, self._gone]
+            await asyncio.wait(either, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            if not task.done():
+                task.cancel()
+                task.add_done_callback(_hear)
+        async with _translated():
+            if task.done():
+                return task.result()
+            if self._gone.done():
+                raise LinkLostError("the connection to RabbitMQ broke")
+        self.give_up()
+        raise LinkLostError("RabbitMQ did not answer in time")
 
     async def channel(self, *, confirms: bool = False) -> Channel:
-        async with _translated():
-            return Channel(
-                await self._connection.channel(
-                    publisher_confirms=confirms, frame_buffer_size=0, timeout=ANSWER_SECONDS
-                )
-            )
+        return Channel(
+            await self.call(self._connection.channel(publisher_confirms=confirms, frame_buffer_size=0)), self
+        )
 
     async def is_blocked(self) -> bool:
         """Whether the broker takes nothing new, for want of memory or disk."""
@@ -237,13 +247,28 @@ class Wire:
             return True
         return False
 
-    async def unblocked(self) -> None:
-        async with _translated():
-            await self._connection.ready()
+    def give_up(self) -> None:
+        """Of no use any more."""
+        self._lose()
+        if self._closing is None:
+            self._closing = asyncio.ensure_future(self._connection.close())
+            self._closing.add_done_callback(_hear)
 
     async def close(self) -> None:
-        async with _translated():
-            await self._connection.close()
+        """As politely as the broker lets us."""
+        self.give_up()
+        if self._closing is not None:
+            await asyncio.wait([self._closing], timeout=CLOSE_SECONDS)
+
+    def _lose(self) -> None:
+        if not self._gone.done():
+            self._gone.set_result(None)
+
+
+def _hear(task: "asyncio.Future[Any]") -> None:
+    """Nobody else asks what became of it."""
+    if not task.cancelled():
+        task.exception()
 
 
 def _is_cancelled() -> bool:
