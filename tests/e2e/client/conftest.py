@@ -139,14 +139,23 @@ def queue():
 
 
 @pytest.fixture
-def runner(cache, rabbitmq, vhost):
-    """A runner somewhere else, which knows nothing but the broker."""
-    management = ("--amqp-mgt-url", rabbitmq.management_url)
-    with (
-        installation(cache) as place,
-        place.daemon("--cpu-only", "--amqp-url", rabbitmq.url(vhost), *management, "--grace", "2s"),
-    ):
+def elsewhere(cache):
+    """The place of a runner on another machine."""
+    with installation(cache) as place:
         yield place
+
+
+@pytest.fixture
+def options(rabbitmq, vhost):
+    """What that runner is told: of the broker, and of no store."""
+    management = ("--amqp-mgt-url", rabbitmq.management_url)
+    return ("--cpu-only", "--amqp-url", rabbitmq.url(vhost), *management, "--grace", "2s")
+
+
+@pytest.fixture
+def runner(elsewhere, options):
+    with elsewhere.daemon(*options):
+        yield elsewhere
 
 
 @pytest.fixture

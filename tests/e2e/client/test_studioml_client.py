@@ -1,8 +1,12 @@
 """The StudioML client with a RabbitMQ queue, S3 storage and an S3 database; the runner is somewhere else."""
 
 import json
+import os
+import subprocess
 
 import pytest
+
+from studio_runner.testing import command_path
 
 pytestmark = [pytest.mark.network, pytest.mark.slow]
 
@@ -12,10 +16,27 @@ def gate(client):
     return client.home / "gate"
 
 
+def front_end(client, *words):
+    """Run `studio-runner` as the client's user; what it wrote."""
+    variables = {**os.environ, "HOME": str(client.home)}
+    variables.pop("STUDIOML_HOME", None)
+    done = subprocess.run(
+        [command_path(), *words], cwd=client.home, env=variables, check=False, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
 @pytest.fixture
 def client(client, sections):
     client.configure(**sections, env={"GATE": str(gate(client))}, saveWorkspaceFrequency="1s")
     return client
+
+
+@pytest.fixture
+def durable(client, sections, runner):
+    """The client's queues and messages outlive the broker."""
+    client.configure(**sections | {"cloud": {"queue": {**sections["cloud"]["queue"], "persistent": True}}})
 
 
 @pytest.fixture
@@ -82,6 +103,31 @@ def test_what_the_client_stops_is_stopped_within_seconds(client, runner, queue, 
     assert client.fetch(key, "modeldir") == {"begun": b"yes"}
 
 
+def test_what_the_client_stops_before_it_began_never_begins(client, elsewhere, options, queue, ended):
+    key = client.submit(queue, "wait.py", project=client.project("wait.py"))
+    client.stop(key)
+    with elsewhere.daemon(*options):
+        assert ended(key)["status"] == "stopped"
+    assert "waiting\n" not in client.output(key)
+    assert not elsewhere.leftovers()
+
+
+def test_the_runners_front_end_reads_the_clients_configuration(client, runner, queue, ended, until):
+    """`studio-runs list` of these clients shows nothing of an S3 database."""
+    key = client.submit(queue, "wait.py", project=client.project("wait.py"))
+
+    def status():
+        listed = {one["key"]: one["status"] for one in json.loads(front_end(client, "list", "--json"))}
+        return listed[key]
+
+    until(lambda: status() == "running")
+    until(lambda: "waiting\n" in front_end(client, "logs", key))
+    gate(client).touch()
+    assert ended(key)["status"] == status() == "finished"
+    front_end(client, "fetch", key, "modeldir", "here")
+    assert (client.home / "here" / "begun").read_text() == "yes"
+
+
 def test_a_script_that_fails_says_so_to_the_client(client, runner, queue, ended):
     project = client.project()
     (project / "fails.py").write_text('raise SystemExit("no data")')
@@ -92,7 +138,8 @@ def test_a_script_that_fails_says_so_to_the_client(client, runner, queue, ended)
     assert "[studio-runner] script_failed" in output
 
 
-def test_a_hyperparameter_search_is_run(client, runner, queue, ended, objects):
+@pytest.mark.usefixtures("durable")
+def test_a_hyperparameter_search_is_run(client, queue, ended, objects):
     words = ("--experiment", "sweep", "--queue", queue, "--hyperparam", "rate=0.1,0.2", "sweep.py")
     client.call("studio-run", *words, cwd=client.project("sweep.py"))
     keys = {found.split("/")[1] for found in objects("experiments/sweep__opt__")}
@@ -112,8 +159,11 @@ def test_captured_and_reused_artifacts_are_there(client, runner, queue, ended):
         "data = open('../data/data.txt').read()\n"
         "open('../mine/product', 'w').write(weights + ' ' + data)\n"
     )
-    captured = ("--capture-once", "data.txt:data", "--capture", f"{client.home}/mine:mine")
+    captured = [f"{client.home}/{label}:{label}" for label in ("mine", "_results")]
+    captured = ("--capture-once", "data.txt:data", "--capture", captured[0], "--capture", captured[1])
     words = (*captured, "--reuse", f"{first}/modeldir:model", "again.py")
     second = client.submit(queue, *words, project=project)
     assert ended(second)["status"] == "finished", client.output(second)
     assert client.fetch(second, "mine") == {"product": b"1.5 seven"}
+    results = json.loads(client.fetch(second, "_results")["_results.json"])
+    assert (results["exit_msg"], results["experiment_id"]) == ("ok", second)
