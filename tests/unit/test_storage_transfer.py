@@ -604,92 +604,108 @@ async def test_a_broken_range_ends_the_transfer(elsewhere: Setting, monkeypatch:
 
 
 @pytest.mark.parametrize("size", [10, 3 * PART], ids=["small", "large"])
-async def test_our_own_version_is_replaced_without_asking(elsewhere: Setting, size: int):
+async def test_our_own_version_is_replaced_without_asking(setting: Setting, size: int):
     async def never() -> None:
         raise AssertionError("asked")
 
-    upload = elsewhere.upload(artifact(), still_mine=never)
-    elsewhere.directory.mkdir(parents=True)
+    upload = setting.upload(artifact(), still_mine=never)
+    setting.directory.mkdir(parents=True)
     for letter in "abc":
-        with open(elsewhere.directory / letter, "wb") as file:
+        with open(setting.directory / letter, "wb") as file:
             file.truncate(size)
         assert await upload.upload()
-    assert elsewhere.stored() == ["a", "b", "c"]
+    assert setting.stored() == ["a", "b", "c"]
 
 
 @pytest.mark.parametrize("size", [10, 3 * PART], ids=["small", "large"])
-async def test_a_fetched_version_is_replaced_without_asking(elsewhere: Setting, size: int):
+async def test_a_fetched_version_is_replaced_without_asking(setting: Setting, size: int):
     async def never() -> None:
         raise AssertionError("asked")
 
-    elsewhere.files.write(KEY, [pack_file("a", bytes(size))])
-    upload = elsewhere.upload(artifact(), still_mine=never)
-    await fetch_all([Fetch(artifact(), elsewhere.store, KEY, elsewhere.directory, upload)], [], DiskBudget(None))
-    (elsewhere.directory / "b").write_bytes(b"new")
+    setting.files.write(KEY, [pack_file("a", bytes(size))])
+    upload = setting.upload(artifact(), still_mine=never)
+    await fetch_all([Fetch(artifact(), setting.store, KEY, setting.directory, upload)], [], DiskBudget(None))
+    (setting.directory / "b").write_bytes(b"new")
     assert await upload.upload()
-    assert elsewhere.stored() == ["a", "b"]
+    assert setting.stored() == ["a", "b"]
 
 
 @pytest.mark.parametrize("size", [10, 3 * PART], ids=["small", "large"])
-async def test_a_successors_version_is_not_replaced(elsewhere: Setting, size: int):
+async def test_a_successors_version_is_not_replaced(setting: Setting, size: int):
     async def taken_over() -> None:
         raise LeaseLostError("attempt 2 has it")
 
-    upload = elsewhere.upload(artifact(), still_mine=taken_over)
-    elsewhere.directory.mkdir(parents=True)
-    (elsewhere.directory / "a").write_bytes(bytes(size))
+    upload = setting.upload(artifact(), still_mine=taken_over)
+    setting.directory.mkdir(parents=True)
+    (setting.directory / "a").write_bytes(bytes(size))
     assert await upload.upload()
-    theirs = elsewhere.files.write(KEY, [pack_file("theirs", b"x")])
-    (elsewhere.directory / "b").write_bytes(bytes(size))
+    theirs = setting.files.write(KEY, [pack_file("theirs", b"x")])
+    (setting.directory / "b").write_bytes(bytes(size))
     with pytest.raises(LeaseLostError):
         await upload.upload()
-    assert elsewhere.files.info(KEY) == theirs
+    assert setting.files.info(KEY) == theirs
 
 
 @pytest.mark.parametrize("size", [10, 3 * PART], ids=["small", "large"])
-async def test_a_predecessors_version_is_replaced_after_asking(elsewhere: Setting, size: int):
+async def test_a_predecessors_version_is_replaced_after_asking(setting: Setting, size: int):
     questions = []
 
     async def mine() -> None:
         questions.append(1)
 
-    elsewhere.files.write(KEY, [pack_file("predecessor", b"x")])
-    upload = elsewhere.upload(artifact(), still_mine=mine)
-    elsewhere.directory.mkdir(parents=True)
-    (elsewhere.directory / "a").write_bytes(bytes(size))
+    setting.files.write(KEY, [pack_file("predecessor", b"x")])
+    upload = setting.upload(artifact(), still_mine=mine)
+    setting.directory.mkdir(parents=True)
+    (setting.directory / "a").write_bytes(bytes(size))
     assert await upload.upload()
-    assert elsewhere.stored() == ["a"]
+    assert setting.stored() == ["a"]
     assert questions == [1]
 
 
-async def test_a_successor_that_writes_after_we_were_told_that_it_is_ours(elsewhere: Setting):
+async def test_a_successor_that_writes_after_we_were_told_that_it_is_ours(setting: Setting):
     answers = []
 
     async def just_before_the_takeover() -> None:
         answers.append(1)
         if len(answers) > 1:
             raise LeaseLostError("attempt 2 has it")
-        elsewhere.files.write(KEY, [pack_file("successor", b"x")])
+        setting.files.write(KEY, [pack_file("successor", b"x")])
 
-    elsewhere.files.write(KEY, [pack_file("predecessor", b"x")])
-    upload = elsewhere.upload(artifact(), still_mine=just_before_the_takeover)
-    elsewhere.directory.mkdir(parents=True)
-    (elsewhere.directory / "a").write_bytes(b"x")
+    setting.files.write(KEY, [pack_file("predecessor", b"x")])
+    upload = setting.upload(artifact(), still_mine=just_before_the_takeover)
+    setting.directory.mkdir(parents=True)
+    (setting.directory / "a").write_bytes(b"x")
     with pytest.raises(LeaseLostError):
         await upload.upload()
-    assert elsewhere.stored() == ["successor"]
+    assert setting.stored() == ["successor"]
 
 
-async def test_somebody_who_keeps_writing(elsewhere: Setting):
+async def test_somebody_who_keeps_writing(setting: Setting):
     async def mine() -> None:
-        elsewhere.files.write(KEY, [pack_file("somebody", b"x")])
+        setting.files.write(KEY, [pack_file("somebody", b"x")])
 
-    elsewhere.files.write(KEY, [b"x"])
-    upload = elsewhere.upload(artifact(), still_mine=mine)
-    elsewhere.directory.mkdir(parents=True)
-    (elsewhere.directory / "a").write_bytes(b"x")
+    setting.files.write(KEY, [b"x"])
+    upload = setting.upload(artifact(), still_mine=mine)
+    setting.directory.mkdir(parents=True)
+    (setting.directory / "a").write_bytes(b"x")
     with pytest.raises(StorageUnavailableError, match=r"artifact modeldir .*somebody else keeps writing it"):
         await upload.upload()
+
+
+async def test_small_artifacts_of_a_successor_are_not_replaced(setting: Setting):
+    async def taken_over() -> None:
+        raise LeaseLostError("attempt 2 has it")
+
+    upload = setting.upload(artifact(), still_mine=taken_over)
+    setting.directory.mkdir(parents=True)
+    (setting.directory / "a").write_bytes(b"x")
+    await upload_all([upload], [])
+    assert setting.stored() == ["a"]
+    theirs = setting.files.write(KEY, [pack_file("theirs", b"x")])
+    (setting.directory / "b").write_bytes(b"x")
+    with pytest.raises(LeaseLostError):
+        await upload_all([upload], [])
+    assert setting.files.info(KEY) == theirs
 
 
 def test_file_addresses_open_a_store(tmp_path: Path):

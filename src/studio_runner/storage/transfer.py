@@ -91,12 +91,14 @@ def _fetched(one: Fetch, store: BlockingStore, budget: DiskBudget) -> bool:
         if one.artifact.mutable and not has(store, one.key):
             work.make_directory()
             return True
-        if store.info(one.key).size > SMALL:
+        info = store.info(one.key)
+        if info.size > SMALL:
             return False
         work.run(store)
     except (ExperimentError, ObjectNotFoundError):
         return False
     if one.upload:
+        one.upload.saw(info)
         one.upload.mark_now()
     return True
 

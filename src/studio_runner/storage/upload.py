@@ -78,8 +78,8 @@ class Upload:
 
     A script may be writing meanwhile. `note` is told of what cannot be part of an archive. With `still_mine`, an
     object that somebody else wrote since this attempt saw it is replaced only after asking whether the experiment
-    is still this attempt's (where the store has conditional puts; one on this machine is not asked). `alone` says
-    how an archive announces the file that is all it holds.
+    is still this attempt's (where the store has conditional puts). `alone` says how an archive announces the file
+    that is all it holds.
     """
 
     def __init__(  # noqa: PLR0913
@@ -133,9 +133,20 @@ class Upload:
         async with self._busy:
             self._given_up = False
             with about(self._artifact):
-                if store := blocking(self._store):
-                    return await in_thread(partial(self._run, store), on_cancel=self._give_up)
-                return await self._send()
+                for _ in range(_TRIES):
+                    try:
+                        return await self._try()
+                    except PreconditionFailedError:
+                        await self._look_again()
+                raise StorageUnavailableError(
+                    "somebody else keeps writing it",
+                    hint="see who else runs this experiment, or writes to this key",
+                )
+
+    async def _try(self) -> bool:
+        if store := blocking(self._store):
+            return await in_thread(partial(self._run, store), on_cancel=self._give_up)
+        return await self._send()
 
     def upload_small(self) -> bool:
         """As `upload`, in this thread, where that is quickly done; False when it is not, or does not go well."""
@@ -147,7 +158,7 @@ class Upload:
             if look.fingerprint.size > SMALL:
                 return False
             self._put(store, look)
-        except ExperimentError:
+        except (ExperimentError, PreconditionFailedError):
             return False
         return True
 
@@ -160,26 +171,22 @@ class Upload:
         if source is None or (self._is_first_and_empty(look) and not has(store, self._key)):
             return False
         with closing(source):
-            store.write(self._key, source)
+            self.saw(store.write(self._key, source, when=self._when))
         self._record(look)
         return True
 
     async def _send(self) -> bool:
         """To a store elsewhere."""
-        for _ in range(_TRIES):
-            load = await in_thread(self._load, on_cancel=self._give_up)
-            if load is None or (self._is_first_and_empty(load.look) and not await self._found()):
-                return False
-            try:
-                self.saw(await self._carry(load))
-            except PreconditionFailedError:
-                await self._look_again()
-            else:
-                self._record(load.look)
-                return True
-        raise StorageUnavailableError(
-            "somebody else keeps writing it", hint="see who else runs this experiment, or writes to this key"
-        )
+        load = await in_thread(self._load, on_cancel=self._give_up)
+        if load is None or (self._is_first_and_empty(load.look) and not await self._found()):
+            return False
+        self.saw(await self._carry(load))
+        self._record(load.look)
+        return True
+
+    @property
+    def _when(self) -> Precondition | None:
+        return self._seen if self._still_mine is not None else None
 
     async def _look_again(self) -> None:
         """Somebody else wrote the object. The order counts: whoever takes the experiment over after we were told
@@ -189,12 +196,11 @@ class Upload:
             await self._still_mine()
 
     async def _carry(self, load: _Load) -> ObjectInfo:
-        when = self._seen if self._still_mine is not None else None
         if isinstance(load.source, bytes):
-            return await self._store.put(self._key, one_piece(load.source), when=when)
+            return await self._store.put(self._key, one_piece(load.source), when=self._when)
         with closing(load.source):
             async with given_out(load.source, _AHEAD) as stream:
-                return await self._store.put(self._key, stream, when=when)
+                return await self._store.put(self._key, stream, when=self._when)
 
     def _load(self) -> _Load | None:
         """In a thread: what is to be put; None when there is nothing, or nothing new."""
