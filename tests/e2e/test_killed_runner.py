@@ -14,8 +14,8 @@ from studio_runner.testing import installation
 
 PROGRAM = Path(__file__).parent / "programs" / "dies_at.py"
 POINTS = runpy.run_path(str(PROGRAM))["POINTS"]
-RAN_BEFORE_THE_CRASH = {"script over", "uploading", "uploaded", "settling", "settled"}
-NOT_RUN_AGAIN = {"uploaded", "settling", "settled"}
+RAN_BEFORE_THE_CRASH = {"script over", "brought home", "delivered", "uploaded", "settling", "settled"}
+NOT_RUN_AGAIN = {"delivered", "uploaded", "settling", "settled"}
 
 SCRIPT = """
 import os, pathlib, sys
