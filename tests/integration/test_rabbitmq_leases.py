@@ -25,19 +25,22 @@ class Ticket:
 
 
 class Gate:
-    """Always open."""
+    """Open for so many messages."""
 
     releases = 0
 
-    def __init__(self) -> None:
+    def __init__(self, places: int = 1000) -> None:
+        self.places = places
         self.asked: list[bytes] = []
 
-    def admit(self, queue: str, body: bytes) -> Ticket:
+    def admit(self, queue: str, body: bytes) -> Ticket | None:
         self.asked.append(body)
-        return Ticket()
+        self.places -= 1
+        return Ticket() if self.places >= 0 else None
 
     async def opened(self) -> None:
-        pass
+        while self.places <= 0:
+            await asyncio.sleep(0.05)
 
     async def released(self, seen: int) -> None:
         await asyncio.Event().wait()
@@ -378,13 +381,15 @@ def mortal(needs_rabbitmq):
 @pytest.mark.slow
 async def test_a_broker_that_is_killed_and_comes_back_finds_everything_in_the_same_hands(mortal):
     async with runners(options(mortal, "%2f", lease=9.0), options(mortal, "%2f", lease=9.0)) as [one, other]:
-        gates = [Gate(), Gate()]
+        gates = [Gate(2), Gate(2)]
         for number in range(4):
             await one.publish(QUEUE, body(number))
         async with consuming(one, gates[0]) as next_one, consuming(other, gates[1]) as next_other:
             held = [await next_one(), await next_other(), await next_one(), await next_other()]
             for delivery in held:
                 await delivery.extend()
+            for gate in gates:
+                gate.places = 2
             waiting = [asyncio.create_task(next_one(200)), asyncio.create_task(next_other(200))]
             await asyncio.to_thread(mortal.stop, hard=True)
             await asyncio.to_thread(mortal.start)

@@ -194,4 +194,12 @@ class _Welcome:
     async def __call__(self, session: Session) -> None:
         for name, source in list(self._sources.items()):
             if name.vhost == self._vhost:
-                await source.welcome(session)
+                await self._tell(source, session)
+
+    async def _tell(self, source: Source, session: Session) -> None:
+        try:
+            await source.welcome(session)
+        except BrokerError as error:
+            if not session.wire.is_open:
+                raise
+            log.warning("what was held of queue %s cannot be looked for: %s", source.shown, error)

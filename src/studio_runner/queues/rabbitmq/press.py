@@ -5,10 +5,9 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from studio_runner.errors import BrokerError
 from studio_runner.queues.rabbitmq.link import Caller
 from studio_runner.queues.rabbitmq.options import Address
-from studio_runner.queues.rabbitmq.trouble import BlockedError, LinkLostError
+from studio_runner.queues.rabbitmq.trouble import BlockedError
 from studio_runner.queues.rabbitmq.wire import Channel, Properties, Wire
 
 PATIENCE = 30.0
@@ -37,8 +36,16 @@ class Press:
         channel = await self._ready()
         try:
             await channel.publish("", queue, body, properties, patience=patience)
-        except LinkLostError as error:
-            raise await self._told(error) from error
+        except BlockedError as error:
+            raise self._blocked() from error
+
+    async def send(self, exchange: str, routing_key: str, body: bytes, properties: Properties) -> None:
+        """The same by way of an exchange; MissingError when there is none of this name."""
+        try:
+            async with self.channel() as channel:
+                await channel.publish(exchange, routing_key, body, properties, patience=PATIENCE)
+        except BlockedError as error:
+            raise self._blocked() from error
 
     @asynccontextmanager
     async def channel(self) -> AsyncIterator[Channel]:
@@ -51,9 +58,6 @@ class Press:
         finally:
             if channel.is_open:
                 await channel.close()
-
-    async def is_blocked(self) -> bool:
-        return self._wire is not None and self._wire.is_open and await self._wire.is_blocked()
 
     async def close(self) -> None:
         if self._wire is not None:
@@ -77,10 +81,6 @@ class Press:
         name = f"studio-runner {self._caller.owner} publishing"
         self._wire = await Wire.open(self._address, self._caller.context, name)
         self.generation += 1
-
-    async def _told(self, error: BrokerError) -> BrokerError:
-        """The same, or that the broker is blocked when that is why."""
-        return self._blocked() if await self.is_blocked() else error
 
     def _blocked(self) -> BlockedError:
         self._caller.complaints.once(self._address, BLOCKED, "see its alarms; everything waits until they are over")

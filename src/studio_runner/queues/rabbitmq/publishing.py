@@ -4,7 +4,7 @@ from contextlib import suppress
 
 from studio_runner.errors import BrokerError
 from studio_runner.queues.rabbitmq.naming import EXCHANGE, QueueName
-from studio_runner.queues.rabbitmq.press import PATIENCE, Press
+from studio_runner.queues.rabbitmq.press import Press
 from studio_runner.queues.rabbitmq.trouble import ForbiddenError, MissingError, UnroutableError
 from studio_runner.queues.rabbitmq.wire import Properties
 
@@ -20,8 +20,7 @@ async def publish(press: Press, queue: QueueName, body: bytes) -> None:
     with suppress(ForbiddenError):  # whoever may not configure may still publish where all is set up
         await _route(press, queue)
     try:
-        async with press.channel() as channel:
-            await channel.publish(EXCHANGE, queue.routing_key, body, PROPERTIES, patience=PATIENCE)
+        await press.send(EXCHANGE, queue.routing_key, body, PROPERTIES)
     except (MissingError, UnroutableError) as error:
         raise BrokerError(
             f"queue {queue.name} of virtual host {queue.vhost} does not get what is published to {EXCHANGE}",

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import time
 from collections import OrderedDict, deque
+from collections.abc import Callable
 
 from studio_runner.errors import BrokerError, QueueDeletedError
 from studio_runner.queues.rabbitmq.delivery import RabbitDelivery
@@ -89,14 +90,18 @@ class Source:
         if session.generation == 1 or time.monotonic() - session.since > self.site.options.lease:
             return False
         passport = Passport.of(message.properties.headers)
+        if passport.is_blank:
+            return message.redelivered
         return passport.deaths > 0 and passport.holder not in ("", self.site.owner)
 
     # -- finding it again ---------------------------------------------------------------------------------------
 
     async def welcome(self, session: Session) -> None:
-        """The connection is there again."""
-        if self._misses_some() or self._done:
-            await self._search(session)
+        """The connection is there again. A broker that was killed may not have kept all that it was told: of a
+        message that we hold there may be an older copy."""
+        if self._live or self._done:
+            await self.hold.reclaim(session)
+            await self._seek(session, lambda: False)
 
     async def find(self, delivery: RabbitDelivery) -> None:
         """Get `delivery` back from the broker; LeaseLostError when somebody else has had it, BrokerError when it is
@@ -121,16 +126,17 @@ class Source:
     async def _search(self, session: Session) -> None:
         self._sought = time.monotonic()
         await self.hold.reclaim(session)
-        if (self._misses_some() or self._done) and await session.count(self.name.name):
-            await self._seek(session)
+        await self._seek(session, lambda: not self._misses_some())
 
-    async def _seek(self, session: Session) -> None:
+    async def _seek(self, session: Session, enough: Callable[[], bool]) -> None:
         """Look through the queue, and leave it as it was."""
+        if not await session.count(self.name.name):
+            return
         channel = await session.wire.channel()
         others: list[Message] = []
         size = 0
         try:
-            while (self._misses_some() or self._done) and len(others) < SEEK and size < SEEK_BYTES:
+            while not enough() and len(others) < SEEK and size < SEEK_BYTES:
                 message = await channel.get(self.name.name)
                 if message is None:
                     break

@@ -20,6 +20,7 @@ from yarl import URL
 
 from studio_runner.queues.rabbitmq.options import Address
 from studio_runner.queues.rabbitmq.trouble import (
+    BlockedError,
     ForbiddenError,
     LinkLostError,
     MismatchError,
@@ -230,8 +231,11 @@ class Wire:
                 return task.result()
             if self._gone.done():
                 raise LinkLostError("the connection to RabbitMQ broke")
+        blocked = await self.is_blocked()
         self.give_up()
-        raise LinkLostError("RabbitMQ did not answer in time")
+        raise (
+            BlockedError("RabbitMQ takes no messages now") if blocked else LinkLostError("RabbitMQ did not answer")
+        )
 
     async def channel(self, *, confirms: bool = False) -> Channel:
         return Channel(
