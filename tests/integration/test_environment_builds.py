@@ -181,6 +181,18 @@ class TestLists:
         assert any("No solution found" in word for word in place.words)
         assert any("without resolving dependencies" in word for word in place.words)
 
+    @pytest.mark.skipif(sys.version_info >= (3, 12), reason="newer interpreters bring no setuptools")
+    async def test_setuptools_is_there_also_beside_pins_that_contradict_each_other(self, place):
+        """Older packages import `pkg_resources`."""
+        place.wheel("alpha", "1.0", requires="beta==1.0")
+        place.wheel("beta", "1.0")
+        place.wheel("beta", "2.0")
+
+        found = await place.installed(EnvironmentSpec(HERE, ("setuptools==1.0", "alpha==1.0", "beta==2.0")))
+
+        assert (found["alpha"], found["beta"]) == ("1.0", "2.0")
+        assert found["setuptools"]
+
     async def test_a_pin_of_setuptools_that_cannot_be_had_does_not_matter(self, place):
         place.wheel("alpha", "1.0")
 

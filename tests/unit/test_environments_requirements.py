@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 
 from studio_runner.environments.requirements import RequirementSet, Target, read_requirements, requirement_name
@@ -140,6 +142,7 @@ class TestPins:
         found = read("six==1.16.0", "pip==9.0.1", "Setuptools==20.0", "wheel==0.1")
 
         assert found.without_tools() == ("six==1.16.0",)
+        assert replace(found, setuptools="setuptools<81").without_tools() == ("six==1.16.0", "setuptools<81")
 
 
 class TestTensorflow:

@@ -97,9 +97,11 @@ def _with_setuptools(requirements: RequirementSet, interpreter: Interpreter) -> 
     """With the setuptools that Python up to 3.11 puts into its virtual environments: older packages import
     `pkg_resources` without saying that they need it, and `pip freeze` does not list it."""
     names = {requirement_name(line) for line in requirements.lines}
-    if not names or "setuptools" in names or not (3, 6) <= interpreter.numbers < (3, 12):
+    if not names or not (3, 6) <= interpreter.numbers < (3, 12):
         return requirements
-    return replace(requirements, lines=(*requirements.lines, _bundled(interpreter) or SETUPTOOLS))
+    own = _bundled(interpreter) or SETUPTOOLS
+    lines = requirements.lines if "setuptools" in names else (*requirements.lines, own)
+    return replace(requirements, lines=lines, setuptools=own)
 
 
 def _bundled(interpreter: Interpreter) -> str | None:

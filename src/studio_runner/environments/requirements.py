@@ -48,17 +48,20 @@ class Target:
 @dataclass(frozen=True)
 class RequirementSet:
     """A list the installer can be given. `lines` may hold expanded secrets, the texts in `notes` never do;
-    `secrets` are the values to mask wherever the installer repeats them."""
+    `secrets` are the values to mask wherever the installer repeats them, `setuptools` the line that stands in for
+    whatever the list says of it, where that does not work."""
 
     lines: tuple[str, ...] = ()
     sources: Sources = field(default_factory=Sources)
     choices: Choices = field(default_factory=Choices)
     notes: tuple[str, ...] = ()
     secrets: frozenset[str] = frozenset()
+    setuptools: str = ""
 
     def without_tools(self) -> tuple[str, ...]:
-        """The lines less pins of packaging tools."""
-        return tuple(line for line in self.lines if requirement_name(line) not in TOOLS)
+        """The lines less pins of packaging tools, and with `setuptools`, the interpreter's own."""
+        lines = tuple(line for line in self.lines if requirement_name(line) not in TOOLS)
+        return (*lines, self.setuptools) if self.setuptools else lines
 
 
 def mask_url(text: str) -> str:
