@@ -25,6 +25,7 @@ def main() -> int:
     parser.add_argument("--runners", type=int, default=3, metavar="N")
     parser.add_argument("--seed", type=int, help="repeat the storm of this seed")
     parser.add_argument("--minutes", type=float, default=7.0, help="how long the storm lasts")
+    parser.add_argument("--every", type=float, default=5.0, metavar="SECONDS", help="between two troubles")
     parser.add_argument("--patience", type=float, default=5.0, metavar="MINUTES", help="for all to end afterwards")
     parser.add_argument(
         "--local", action="store_true", help="queue directories and files instead of RabbitMQ and S3"
@@ -33,7 +34,7 @@ def main() -> int:
     given = parser.parse_args()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # what was started is put away then, too
     seed = random.randrange(1_000_000) if given.seed is None else given.seed
-    wish = Wish(given.experiments, given.runners, seed, given.minutes * 60, given.patience * 60)
+    wish = Wish(given.experiments, given.runners, seed, given.minutes * 60, given.every, given.patience * 60)
     root = Path(tempfile.mkdtemp(prefix="faults-"))
     print(f"seed {seed}, logs in {root}", flush=True)
     try:

@@ -40,6 +40,8 @@ class Wish:
     runners: int
     seed: int
     storm: float
+    every: float
+    """Between two troubles, on average."""
     patience: float
 
 
@@ -74,7 +76,7 @@ class Cluster:
         with self._disks() as disks:
             async with self._running() as runners:
                 storm = Storm(self._root, runners, self._site.servers, self._site.links, self._say)
-                await self._through(storm, watch, plan(self._wish.seed, self._wish.storm, self._targets(disks)))
+                await self._through(storm, watch, self._plan(disks))
             return await self._account(storm, watch, runners, began)
 
     async def _through(self, storm: Storm, watch: Watch, strikes: Sequence[Strike]) -> None:
@@ -158,6 +160,9 @@ class Cluster:
     @staticmethod
     def _name(number: int) -> str:
         return f"runner-{number}"
+
+    def _plan(self, disks: Sequence[str]) -> Sequence[Strike]:
+        return plan(self._wish.seed, self._wish.storm, self._targets(disks), self._wish.every)
 
     def _targets(self, disks: Sequence[str]) -> Mapping[Target, Sequence[str]]:
         return {

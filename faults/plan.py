@@ -62,9 +62,7 @@ class Strike:
         return f"{self.trouble.name} ({self.target}){lasting}"
 
 
-def plan(
-    seed: int, seconds: float, targets: Mapping[Target, Sequence[str]], every: float = 5.0
-) -> Sequence[Strike]:
+def plan(seed: int, seconds: float, targets: Mapping[Target, Sequence[str]], every: float) -> Sequence[Strike]:
     """About one strike per `every` seconds, each possible trouble once before any comes twice. A target has one
     trouble at a time."""
     dice = random.Random(f"storm {seed}")

@@ -1,12 +1,13 @@
 """RabbitMQ and S3 as a site, every way to them through a proxy."""
 
 import json
+import time
 import urllib.error
 import urllib.parse
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
 
 from faults.experiment import Addresses
 from faults.site import Server
@@ -21,6 +22,7 @@ IMPATIENT = "consumer_timeout = 15000\n"
 """Shorter than the long experiments, so that a lease which stands on one unacknowledged delivery is broken."""
 TICKS = "[{rabbit, [{channel_tick_interval, 2000}]}].\n"
 BROKER, S3 = "broker", "store"
+FIGURES_LAG = 15.0
 Answer = TypeVar("Answer")
 
 
@@ -136,13 +138,24 @@ class RemoteSite:
             raise OSError(f"the exchange {EXCHANGE} knows no queue {queue}")
 
     def remaining(self) -> Iterator[str]:
-        """Counted by fetching the messages and putting them back: the management API's own figures lag behind."""
-        for queue in json.loads(self._broker.manage("GET", f"/api/queues/{_quoted(VHOST)}")):
-            held = queue.get("messages_unacknowledged", 0)
-            for letter in self._peek(queue["name"]):
-                yield f"{queue['name']}: {letter}"
-            if held:
-                yield f"{queue['name']}: {held} held"
+        """Fetched and put back: the management API's own figures are some seconds old."""
+        for name in [str(queue["name"]) for queue in self._listed()]:
+            for letter in self._peek(name):
+                yield f"{name}: {letter}"
+        yield from self._held()
+
+    def _held(self) -> Iterator[str]:
+        """Messages in the hands of somebody, once the figures have caught up with the end of the runners."""
+        deadline = time.monotonic() + FIGURES_LAG
+        while held := {queue["name"]: count for queue in self._listed() if (count := _unacknowledged(queue))}:
+            if time.monotonic() > deadline:
+                yield from (f"{name}: {count} held" for name, count in held.items())
+                return
+            time.sleep(1.0)
+
+    def _listed(self) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = json.loads(self._broker.manage("GET", f"/api/queues/{_quoted(VHOST)}"))
+        return found
 
     def _peek(self, queue: str) -> Iterator[str]:
         wish = {"count": 1000, "ackmode": "ack_requeue_true", "encoding": "auto", "truncate": 4000}
@@ -173,6 +186,10 @@ class RemoteSite:
 
 def _link(runner: int) -> str:
     return f"broker of runner {runner}"
+
+
+def _unacknowledged(queue: dict[str, Any]) -> int:
+    return int(queue.get("messages_unacknowledged", 0))
 
 
 def _quoted(name: str) -> str:
