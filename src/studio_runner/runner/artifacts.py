@@ -94,6 +94,11 @@ class Artifacts:
         return Fence(place.store, posixpath.dirname(place.key), body, attempt)
 
     @property
+    def fenced(self) -> bool:
+        """Whether the store keeps results of attempts that no longer count away."""
+        return self.fence is not None and self.fence.stands
+
+    @property
     def remote(self) -> bool:
         """Whether a network lies between this machine and a store."""
         return any(blocking(place.store) is None for place in self._places.values())

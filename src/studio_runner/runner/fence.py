@@ -59,6 +59,10 @@ class Fence:
         self._closed = False
         """The credentials do not reach it: then nothing is fenced."""
 
+    @property
+    def stands(self) -> bool:
+        return not self._closed
+
     async def approach(self, *, first: bool) -> Mapping[str, Any] | None:
         """Make this attempt the one that counts; or the results that an earlier attempt at the same message
         delivered, where nothing is to be run any more.

@@ -56,19 +56,11 @@ async def deliver(trial: Trial, outcome: Outcome, is_final: Callable[[Outcome], 
 
 
 async def _require_lease(trial: Trial) -> None:
-    """LeaseLostError when somebody else has the experiment. When its queue is gone, nobody has; and when the broker
-    cannot say, the fence decides."""
-    try:
-        await trial.delivery.extend()
-    except QueueDeletedError:
-        pass
-    except LeaseLostError:
-        raise
-    except BrokerError as error:
-        if trial.artifacts.fence is None:
-            raise
-        log.warning("the results go out without a word from the broker: %s", error)
-        await trial.artifacts.fence.hold()
+    """LeaseLostError when somebody else has the experiment. When its queue is gone, nobody has. Where results are
+    fenced the store decides, and the broker need not be asked."""
+    if not trial.artifacts.fenced:
+        with contextlib.suppress(QueueDeletedError):
+            await trial.delivery.extend()
 
 
 async def _persistently(trial: Trial, work: Callable[[], Awaitable[None]]) -> None:
