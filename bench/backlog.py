@@ -9,14 +9,14 @@ from pathlib import Path
 
 import psutil
 
-from bench.daemon import family, memory
+from bench.daemon import memory, processor
 from bench.remote import Cluster, cluster
 from bench.result import Result
 
 QUEUES, EACH = 500, 20
 READY_SECONDS, MEMORY_MB = 2.0, 120.0
 SETTLED = 10.0
-"""Seconds after which everything that a start brings with it is over."""
+"""Seconds after which everything that publishing, or a start, brings with it is over."""
 WATCHED = 10.0
 PATIENCE = 120.0
 SCRIPT = """
@@ -35,6 +35,7 @@ def run(scale: float) -> Iterator[Result]:
         with site.running():
             pass  # environments are built
         _fill(site, queues)
+        time.sleep(SETTLED)  # the broker still writes
         yield from _measured(site, f"{queues * EACH:,} messages in {queues} queues")
 
 
@@ -56,10 +57,10 @@ def _measured(site: Cluster, what: str) -> Iterator[Result]:
     with site.made.daemon(*site.options(), "--max-cores", "1", "--grace", "1s") as daemon:
         ready = _first_line(_mark(site), daemon.pid) - started
         time.sleep(SETTLED)
-        start_cpu = _cpu(daemon.pid)
+        start_cpu = processor(daemon.pid)
         used = memory(daemon.pid)
         time.sleep(WATCHED)
-        share = (_cpu(daemon.pid) - start_cpu) / WATCHED * 100
+        share = (processor(daemon.pid) - start_cpu) / WATCHED * 100
         with suppress(ProcessLookupError):
             daemon.send_signal(signal.SIGTERM)  # once for the drain; the next one stops the experiment
         time.sleep(0.5)
@@ -82,8 +83,3 @@ def _first_line(mark: Path, pid: int) -> float:
             raise TimeoutError(f"no experiment ran within {PATIENCE:g} s of the start")
         time.sleep(0.02)
     return float(mark.read_text())
-
-
-def _cpu(pid: int) -> float:
-    """Seconds so far, of the daemon and its helpers."""
-    return sum(sum(process.cpu_times()[:2]) for process in family(pid))

@@ -1,7 +1,7 @@
 """What the daemon costs when it has nothing to do, fresh and after many experiments."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import psutil
 
@@ -49,18 +49,27 @@ def family(pid: int) -> list[psutil.Process]:
 
 def memory(pid: int) -> float:
     """Megabytes: shared pages of the helper processes count once (PSS)."""
-    return sum(process.memory_full_info().pss for process in family(pid)) / 1e6
+    return sum(_told(process, lambda one: float(one.memory_full_info().pss)) for process in family(pid)) / 1e6
+
+
+def processor(pid: int) -> float:
+    """Seconds so far, of the daemon and its helpers."""
+    return sum(_told(process, lambda one: float(sum(one.cpu_times()[:2]))) for process in family(pid))
+
+
+def _told(process: psutil.Process, ask: Callable[[psutil.Process], float]) -> float:
+    """0 for a helper that has just ended."""
+    try:
+        return ask(process)
+    except psutil.NoSuchProcess:
+        return 0.0
 
 
 def _idle_cpu(pid: int, seconds: float) -> float:
     """Percent of one core."""
-
-    def used() -> float:
-        return sum(sum(process.cpu_times()[:2]) for process in family(pid))
-
-    before = used()
+    before = processor(pid)
     time.sleep(seconds)
-    return (used() - before) / seconds * 100
+    return (processor(pid) - before) / seconds * 100
 
 
 def _work(made: Installation, amount: int) -> None:
