@@ -47,6 +47,7 @@ class RabbitDelivery:
         self._site = source.site
         self._grip: Grip | None = Grip(message.channel, message.tag, in_hold=False)
         self._own: Channel | None = None
+        self._born_in = source.site.link.generation
         self._kept_at = 0.0
         self._keeping: asyncio.Task[None] | None = None
         self._settling = asyncio.Lock()
@@ -177,6 +178,8 @@ class RabbitDelivery:
             self.lose()
             return False
         if self.is_attached:
+            if passport.is_blank and self._born_in == self._site.link.generation:
+                return False  # no connection broke: somebody published the same twice
             await message.channel.ack(message.tag)
         else:
             log.info("message %s of queue %s is ours again", self.identity, self.queue)

@@ -89,7 +89,8 @@ class Link:
         """Awaited with every new session before anybody else gets it."""
         self._session: Session | None = None
         self._changed = asyncio.Condition()
-        self._generations = 0
+        self.generation = 0
+        """Grows with every connection."""
         self._tried = asyncio.Event()
         self.problem: BrokerError | None = None
         """Why there is no connection."""
@@ -140,8 +141,8 @@ class Link:
         """Connect, and return how long it lasted when it is over."""
         wire = await Wire.open(self.address, self._caller.context, f"studio-runner {self._caller.owner}")
         try:
-            self._generations += 1
-            session = Session(wire, self._generations)
+            self.generation += 1
+            session = Session(wire, self.generation)
             await self._welcome(session)
             await self._set(session, None)
             self._caller.complaints.settled(self.address)

@@ -77,9 +77,9 @@ class Source:
         if passport.is_blank and not message.redelivered and not self._misses_some():
             return False
         identity = passport.id or identity_of(message.body)
-        for delivery in self._live:
-            if delivery.identity == identity:
-                return await delivery.meet(message, in_hold=in_hold)
+        same = [delivery for delivery in self._live if delivery.identity == identity]
+        if same:
+            return await min(same, key=lambda found: found.is_attached).meet(message, in_hold=in_hold)
         if passport.turn <= self._done.get(identity, -1) and passport.holder in ("", self.site.owner):
             await message.channel.ack(message.tag)
             return True

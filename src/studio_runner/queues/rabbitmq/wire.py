@@ -15,7 +15,7 @@ from typing import Any, Self, TypeVar
 import aiormq
 from aiormq import exceptions as theirs
 from aiormq.abc import AbstractChannel, AbstractConnection, DeliveredMessage
-from pamqp.commands import Basic
+from pamqp.commands import Basic, Connection
 from yarl import URL
 
 from studio_runner.queues.rabbitmq.options import Address
@@ -173,6 +173,26 @@ class Channel:
         )
 
 
+class _Refusals:
+    """Frames as they come, while the connection is set up; a refusal is raised with the broker's words, which the
+    library leaves out."""
+
+    def __init__(self, receiver: Any) -> None:
+        self._receiver = receiver
+
+    async def get_frame(self) -> Any:
+        found = await self._receiver.get_frame()
+        if isinstance(found[2], Connection.Close):
+            raise theirs.ConnectionClosed(found[2].reply_code, found[2].reply_text)
+        return found
+
+
+class _Connection(aiormq.Connection):
+    @staticmethod
+    async def _rpc(request: Any, writer: Any, frame_receiver: Any, wait_response: bool = True) -> Any:  # noqa: FBT001, FBT002
+        return await aiormq.Connection._rpc(request, writer, _Refusals(frame_receiver), wait_response)  # type: ignore[arg-type]  # noqa: SLF001
+
+
 class Wire:
     """One connection."""
 
@@ -194,7 +214,7 @@ class Wire:
             path="/",
             query={"heartbeat": str(HEARTBEAT)},
         )
-        connection = aiormq.Connection(url, context=context, client_properties={"connection_name": name})
+        connection = _Connection(url, context=context, client_properties={"connection_name": name})
         connection.vhost = address.vhost
         try:
             async with asyncio.timeout(CONNECT_SECONDS):
