@@ -120,6 +120,7 @@ def _key(plan: Plan) -> str:
         "interpreter": asdict(interpreter),
         "requirements": sorted(plan.requirements.lines),
         "extra": sorted(plan.extra.lines),
+        "setuptools": plan.requirements.setuptools,
         "indexes": plan.indexes.fingerprint(),
         "files": sorted((str(path), *state) for path, *state in plan.files),
     }
