@@ -6,6 +6,7 @@ import os
 import resource
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -64,7 +65,8 @@ class Runner:
                 start_new_session=True,
             )
         # A runner that goes wild shall end with a traceback, not take the machine with it.
-        resource.prlimit(self._process.pid, resource.RLIMIT_AS, (ADDRESS_SPACE, ADDRESS_SPACE))
+        if sys.platform == "linux":
+            resource.prlimit(self._process.pid, resource.RLIMIT_AS, (ADDRESS_SPACE, ADDRESS_SPACE))
 
     def signal(self, number: signal.Signals) -> None:
         """To the daemon alone, not to what it started."""
