@@ -72,3 +72,10 @@ def test_a_task_of_a_completion_service_has_no_output_artifact():
     assert set(request.artifacts) == {"args", "clientscript", "retval", "workspace"}
     assert request.experiment.filename == "completion_service_client.py"
     assert request.experiment.pythonver == "3.8"
+
+
+@pytest.mark.parametrize(("version", "said"), [("0.0.35", False), ("0.0.44", True)])
+def test_completion_services_can_be_told_apart(version, said):
+    """By what the archive of `retval` has to look like for them."""
+    document = sample(f"studioml-{version}-completion-service").experiment_document
+    assert ("from_compl_service" in document) == said
