@@ -43,9 +43,19 @@ async def test_newer_completion_services_find_their_one_file(delivered, said):
     assert member.name == "./retval"
 
 
-async def test_older_completion_services_find_their_one_file(delivered):
-    (member,) = await delivered("retval", {"retval": b"42"})
-    assert member.name == "retval"
+@pytest.mark.parametrize(
+    ("line", "name"),
+    [
+        ("studioml==0.0.35.post10", "retval"),
+        ("studioml==0.0.37", "retval"),
+        ("studioml==0.0.38.post5", "./retval"),
+        ("studioml-cs==0.0.48", "./retval"),
+        ("-e git+https://example.com/studio@1f2e#egg=studioml", "retval"),
+    ],
+)
+async def test_older_completion_services_find_their_one_file(delivered, line, name):
+    (member,) = await delivered("retval", {"retval": b"42"}, pythonenv=["six==1.16.0", line])
+    assert member.name == name
 
 
 async def test_what_a_task_returns_is_newer_than_the_end_of_its_submission(delivered):

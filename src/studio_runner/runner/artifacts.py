@@ -10,7 +10,6 @@ import json
 import logging
 import posixpath
 import tarfile
-import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,10 +19,10 @@ from studio_runner.errors import ObjectNotFoundError, StorageUnavailableError
 from studio_runner.messages.artifact import Artifact
 from studio_runner.messages.request import Request
 from studio_runner.messages.results import stop_requested
+from studio_runner.runner import retval
 from studio_runner.runner.fence import Fence
 from studio_runner.runner.host import Host
 from studio_runner.storage.access import access_to
-from studio_runner.storage.alone import Alone
 from studio_runner.storage.base import Store
 from studio_runner.storage.blocking import blocking
 from studio_runner.storage.budget import DiskBudget
@@ -32,14 +31,12 @@ from studio_runner.storage.transfer import Fetch, Put, Removal, Upload, fetch_al
 
 log = logging.getLogger(__name__)
 
-STATUS, RESULTS, METADATA, OUTPUT, RETVAL = "_status", "_results", "_metadata", "output", "retval"
+STATUS, RESULTS, METADATA, OUTPUT = "_status", "_results", "_metadata", "output"
 DOCUMENTS = frozenset({STATUS, RESULTS, METADATA})
 RESULTS_FILE, STATUS_FILE = "_results.json", "status.json"
 STATUS_LIMIT = 1 << 20
 CLOCK_SKEW = 5.0
 """Seconds by which the clocks of a store and of a client may differ."""
-SUBMITTING = 15.0
-"""Seconds that existing clients may still be busy submitting when their message is here already."""
 UPLOAD_WAITS = (0.5, 2.0)
 """Seconds before an upload that failed for the store's sake is tried again."""
 
@@ -79,7 +76,7 @@ class Artifacts:
                 place.key,
                 place.directory,
                 still_mine=still_mine,
-                alone=_alone(request, label),
+                alone=retval.alone(request, label),
             )
             for label, place in self._places.items()
             if place.artifact.mutable and label not in DOCUMENTS
@@ -216,16 +213,6 @@ class StopWatch:
         body = b"".join([piece async for piece in self._place.store.get(self._place.key)])
         self._seen = info.etag
         return stop_requested(_unwrapped(body, STATUS_FILE))
-
-
-def _alone(request: Request, label: str) -> Alone | None:
-    """Completion services want their one file where the artifact's directory would be. The newer clients (they say
-    `from_compl_service`) know such an archive by the `./`, the older by its absence. Both pass over a file that is
-    older than the end of their own submitting, for ever."""
-    if label != RETVAL:
-        return None
-    prefix = b"./" if "from_compl_service" in request.experiment_document else b""
-    return Alone(prefix, time.time() + SUBMITTING)
 
 
 def _unwrapped(body: bytes, name: str) -> bytes:
