@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import shutil
 import time
 from contextlib import asynccontextmanager, suppress
 
@@ -214,13 +215,14 @@ async def test_a_queue_that_is_bound_to_nothing_is_said_to_be_so(rabbitmq, vhost
 
 @pytest.mark.slow
 async def test_a_broker_without_memory_is_said_to_be_so_and_served_nevertheless(needs_rabbitmq):
-    with RabbitMQ(conf="vm_memory_high_watermark.absolute = 1MB") as node:
+    with RabbitMQ() as node:
         await serve_without_memory(node)
 
 
 async def serve_without_memory(node) -> None:
     async with RabbitBroker(options(node, "%2f", lease=3.0)) as broker:
-        await broker.publish("rmq_x", b"{}")  # the broker learns from the first that this connection publishes
+        await broker.publish("rmq_x", b"{}")
+        await control(node, "set_vm_memory_high_watermark", "absolute", "1MB")
         with pytest.raises(BrokerError, match="for want of memory or disk"):
             await broker.publish("rmq_x", b"{}")
         assert "rmq_x" in await broker.queues()
@@ -230,8 +232,16 @@ async def serve_without_memory(node) -> None:
                 await asyncio.sleep(1)
                 await delivery.extend()
             await delivery.ack()
-        status = await broker.status("rmq_x")
-        assert (status.waiting, status.claimed) == (0, 0)
+        assert (await broker.status("rmq_x")).claimed == 0
+        await control(node, "set_vm_memory_high_watermark", "0.9")
+        await broker.publish("rmq_y", b"{}")
+
+
+async def control(node, *arguments) -> None:
+    tool = shutil.which("rabbitmqctl", path="/usr/lib/rabbitmq/bin:/usr/sbin:/usr/bin")
+    env = node._node._env
+    process = await asyncio.create_subprocess_exec(tool, *arguments, env=env, stdout=asyncio.subprocess.DEVNULL)
+    assert await process.wait() == 0
 
 
 # -- sharing ------------------------------------------------------------------------------------------------------
@@ -269,6 +279,21 @@ async def test_a_small_experiment_passes_a_big_one_which_stays_first(rabbitmq, v
             for _ in range(3):
                 delivery = await next_one()
                 assert (delivery.body, delivery.attempts) == (b"big", 0)
+
+
+async def test_looking_at_a_message_of_a_quorum_queue_does_not_wear_it_out(rabbitmq, vhost):
+    await fill(rabbitmq, vhost, ["rmq_other"], 0)
+    arguments = b'{"durable": true, "arguments": {"x-queue-type": "quorum", "x-delivery-limit": 20}}'
+    rabbitmq.manage("PUT", f"/api/queues/{vhost}/rmq_x", arguments)
+    gate = Gate(wanted=lambda _: gate.releases >= 30)
+    async with RabbitBroker(options(rabbitmq, vhost)) as broker:
+        await broker.publish("rmq_x", b"big")
+        async with consuming(broker, ["rmq_x"], gate) as next_one:
+            for _ in range(30):
+                await asyncio.sleep(0.1)
+                gate.give_back()
+            delivery = await next_one()
+            assert (delivery.body, delivery.attempts) == (b"big", 0)
 
 
 async def test_a_busy_runner_leaves_messages_to_another(rabbitmq, vhost):

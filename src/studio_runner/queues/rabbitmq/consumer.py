@@ -97,7 +97,7 @@ class Consumer:
         other = self._source.belongs_to_another(message, session)
         ticket = None if other else self._gate.admit(self._source.shown, message.body)
         if ticket is None:
-            await message.channel.nack(message.tag)
+            await self._source.leave(message)
             return None
         self._turns.serve(self._source.shown)
         return Admitted(message, ticket)

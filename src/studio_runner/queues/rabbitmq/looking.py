@@ -70,4 +70,4 @@ async def _take(source: Source, session: Session, gate: Gate, depth: int) -> Loo
     finally:
         if channel.is_open:
             for message in refused:
-                await channel.nack(message.tag)
+                await source.leave(message)

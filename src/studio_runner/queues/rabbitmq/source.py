@@ -11,6 +11,7 @@ from studio_runner.queues.rabbitmq.delivery import RabbitDelivery
 from studio_runner.queues.rabbitmq.holding import Hold
 from studio_runner.queues.rabbitmq.link import Session
 from studio_runner.queues.rabbitmq.naming import QueueName
+from studio_runner.queues.rabbitmq.parting import Parting
 from studio_runner.queues.rabbitmq.passport import Passport, identity_of
 from studio_runner.queues.rabbitmq.site import Site
 from studio_runner.queues.rabbitmq.wire import Message
@@ -21,6 +22,8 @@ SEEK = 256
 """Messages looked through for those that were ours before the connection broke."""
 SEEK_BYTES = 64 * 1024 * 1024
 REMEMBERED = 1000
+MOST_RETURNS = 10
+"""RabbitMQ 4 drops a message of a quorum queue after 20, unless told otherwise."""
 STATISTICS = 8.0
 """Seconds by which the broker's statistics may lag."""
 
@@ -94,6 +97,18 @@ class Source:
             return message.redelivered
         return passport.deaths > 0 and passport.holder not in ("", self.site.owner)
 
+    async def leave(self, message: Message) -> None:
+        """Put a message back where it was. A quorum queue counts that, and drops a message at some count: then it is
+        put in anew, at the end."""
+        returns = message.properties.headers.get("x-delivery-count")
+        if not isinstance(returns, int) or returns < MOST_RETURNS:
+            await message.channel.nack(message.tag)
+            return
+        passport = Passport.of(message.properties.headers)
+        copy = passport.returned(passport.id or identity_of(message.body), "", 0)
+        await Parting(self.name, self.site).put_back(message, copy, 0.0)
+        await message.channel.ack(message.tag)
+
     # -- finding it again ---------------------------------------------------------------------------------------
 
     async def welcome(self, session: Session) -> None:
@@ -146,7 +161,7 @@ class Source:
         finally:
             if channel.is_open:
                 for message in others:
-                    await channel.nack(message.tag)
+                    await self.leave(message)
 
     def _misses_some(self) -> bool:
         return any(not delivery.is_attached for delivery in self._live)

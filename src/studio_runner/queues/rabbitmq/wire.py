@@ -82,7 +82,7 @@ class Channel:
 
     @property
     def is_open(self) -> bool:
-        return not self._channel.is_closed
+        return self._wire.is_open and not self._channel.is_closed
 
     def _on_cancelled(self, frame: Basic.Cancel) -> None:
         if ended := self.listeners.get(frame.consumer_tag or ""):
