@@ -264,3 +264,15 @@ async def test_a_record_that_nobody_made_is_made(client, known):
         await reporter.report(ended(about))
     record = client.get("k1")
     assert (record["status"], record["filename"], record["pythonenv"]) == ("finished", "a.py", [])
+
+
+async def test_a_store_that_cannot_have_the_record_beside_the_artifacts_is_told_apart(client, known, caplog):
+    """SeaweedFS: a name is an object or the beginning of others, not both."""
+    client.s3.put_object(Bucket=client.bucket, Key="experiments/k1/output.tar", Body=b"x")
+    about = subject({"key": "k1", "args": []}, client.config())
+    async with opened_reporters(NOBODY, known) as reporters:
+        for event in (Started(about, time.time()), ended(about)):
+            for reporter in reporters:
+                await reporter.report(event)
+    assert "keep the records (database) in another bucket than the artifacts (storage)" in caplog.text
+    assert "were not brought up to date" not in caplog.text

@@ -10,7 +10,7 @@ from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Generic, Protocol, TypeVar
 
-from studio_runner.errors import ObjectNotFoundError, PreconditionFailedError, StorageUnavailableError
+from studio_runner.errors import ConfigError, ObjectNotFoundError, PreconditionFailedError, StorageUnavailableError
 
 Edit = Callable[[bytes | None], bytes | None]
 """From what a document holds now (None: it does not exist) to what it shall hold (None: what it holds)."""
@@ -149,8 +149,15 @@ class StoreDocuments(Generic[Condition_contra]):
             return None
 
     async def change(self, key: str, edit: Edit) -> None:
+        absent = 0
         for attempt in range(_TRIES):
             etag, content = await self._version(key)
+            if etag is None and (absent := absent + 1) > 2:
+                raise ConfigError(
+                    f"The store will not have a record called {key}, and has none",
+                    hint="Some stores cannot have an object `a/b` beside objects `a/b/...`: keep the records "
+                    "(database) in another bucket than the artifacts (storage).",
+                )
             changed = edit(content)
             if changed is None or changed == content:
                 return

@@ -12,7 +12,7 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Self
 
-from studio_runner.errors import StudioRunnerError
+from studio_runner.errors import ConfigError, StudioRunnerError
 from studio_runner.reports.base import Ended, Event, StageEntered, Subject
 from studio_runner.reports.databases import Database, Databases
 from studio_runner.reports.progress import begun
@@ -119,6 +119,9 @@ class _Page:
         try:
             async with self.database.turns, asyncio.timeout(TRY):
                 await put(self.database.records, self.writer.changes, self._subject, self._begin)
+        except ConfigError as error:  # trying again would not help
+            self.database.failed(error)
+            return True
         except (StudioRunnerError, OSError) as error:  # TimeoutError among them
             self.database.failed(error)
             return False
