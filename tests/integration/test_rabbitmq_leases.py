@@ -366,7 +366,15 @@ async def test_where_queues_may_not_be_declared_a_returned_message_is_adopted(im
             with pytest.raises(TimeoutError):
                 await again
             await delivery.ack()
-        assert gate.asked == [body()]
+            assert gate.asked == [body()]
+            await client.publish("rmq_limited", body(2))
+            await (await next_one()).requeue(60, reason="tried")
+            again = await next_one()
+            assert (again.body, again.attempts) == (body(2), 1)
+            with pytest.raises(BrokerError, match=r"studio-runner\.dead\.rmq_limited does not exist"):
+                await again.dead_letter("enough")
+            again = await next_one()
+            await again.ack()
         assert (await client.status("rmq_limited")).waiting == 0
     assert len([record for record in caplog.records if "may not declare" in record.message]) == 1
 

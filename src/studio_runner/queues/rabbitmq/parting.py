@@ -2,14 +2,17 @@
 
 import socket
 import uuid
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
+from studio_runner.errors import BrokerError
 from studio_runner.queues.base import DeadLetter
 from studio_runner.queues.rabbitmq.naming import QueueName, round_delay
 from studio_runner.queues.rabbitmq.passport import LONGEST_REASON, Passport
 from studio_runner.queues.rabbitmq.site import Site
+from studio_runner.queues.rabbitmq.trouble import ForbiddenError, UnroutableError
 from studio_runner.queues.rabbitmq.wire import Message, Properties
 
 DEATH = "x-studio-runner-death"
@@ -34,11 +37,11 @@ class Parting:
     site: Site
 
     async def put_back(self, message: Content, passport: Passport, delay: float) -> None:
-        """UnroutableError when the queue is gone."""
-        seconds = round_delay(delay) if delay > 0 else 0
-        target = self.queue.delayed(seconds) if seconds else self.queue.name
-        if seconds:
-            await self._declare_delay(target, seconds)
+        """UnroutableError when the queue is gone. Where queues may not be declared there is no delay."""
+        target = self.queue.name
+        if delay > 0:
+            with suppress(ForbiddenError):
+                target = await self._delay_queue(round_delay(delay))
         headers = passport.headers(_without_death(message.properties))
         properties = replace(message.properties, headers=headers)
         await self.site.press.publish(target, message.body, properties)
@@ -51,13 +54,21 @@ class Parting:
             "host": socket.gethostname(),
             "name": uuid.uuid4().hex,
         }
-        async with self.site.press.channel() as channel:
-            await channel.declare(self.queue.dead)
+        with suppress(ForbiddenError):  # somebody else may have declared it
+            async with self.site.press.channel() as channel:
+                await channel.declare(self.queue.dead)
         properties = replace(message.properties, headers=headers, persistent=True)
-        await self.site.press.publish(self.queue.dead, message.body, properties)
+        try:
+            await self.site.press.publish(self.queue.dead, message.body, properties)
+        except UnroutableError as error:
+            raise BrokerError(
+                f"the dead letters of queue {self.queue.name} have no place: queue {self.queue.dead} does not exist",
+                hint="declare it (durable), or let the runner's user configure ^studio-runner\\.",
+            ) from error
 
-    async def _declare_delay(self, name: str, seconds: int) -> None:
-        """Declaring it again gives it another time to live."""
+    async def _delay_queue(self, seconds: int) -> str:
+        """Its name. Declaring it again gives it another time to live."""
+        name = self.queue.delayed(seconds)
         arguments = {
             "x-queue-type": "classic",
             "x-message-ttl": seconds * 1000,
@@ -67,6 +78,7 @@ class Parting:
         }
         async with self.site.press.channel() as channel:
             await channel.declare(name, arguments)
+        return name
 
 
 def dead_letter(queue: str, message: Message) -> DeadLetter:

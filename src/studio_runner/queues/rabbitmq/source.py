@@ -98,8 +98,8 @@ class Source:
         return passport.deaths > 0 and passport.holder not in ("", self.site.owner)
 
     async def leave(self, message: Message) -> None:
-        """Put a message back where it was. A quorum queue counts that, and drops a message at some count: then it is
-        put in anew, at the end."""
+        """Put a message back where it was. A quorum queue counts that, and drops a message at some count: then it
+        is put in anew, at the end."""
         returns = message.properties.headers.get("x-delivery-count")
         if not isinstance(returns, int) or returns < MOST_RETURNS:
             await message.channel.nack(message.tag)
