@@ -148,7 +148,7 @@ async def rabbitmq_backend(tmp_path: Path) -> AsyncIterator[Backend]:
     with Proxy(int(port)) as proxy:
 
         def options(at: object) -> RabbitOptions:
-            url = f"amqp://guest:guest@127.0.0.1:{at}/{address}"
+            url = f"amqp://{address}:contract@127.0.0.1:{at}/{address}"
             return RabbitOptions(url, f"http://127.0.0.1:{management}", lease=1.5, poll=0.2)
 
         async def expire() -> None:
@@ -177,7 +177,10 @@ def sqs_endpoint(sqs, monkeypatch):
 
 @pytest.fixture
 def rabbitmq_address(rabbitmq, vhost, monkeypatch):
-    """A virtual host without any queue."""
+    """A virtual host without any queue, and a user that sees no other one."""
+    rabbitmq.manage("PUT", f"/api/users/{vhost}", b'{"password": "contract", "tags": "management"}')
+    rights = b'{"configure": ".*", "write": ".*", "read": ".*"}'
+    rabbitmq.manage("PUT", f"/api/permissions/{vhost}/{vhost}", rights)
     monkeypatch.setenv("RABBITMQ_CONTRACT", f"{vhost} {rabbitmq.port} {rabbitmq.management_port}")
 
 

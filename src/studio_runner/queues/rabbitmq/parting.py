@@ -62,7 +62,7 @@ class Parting:
             await self.site.press.publish(self.queue.dead, message.body, properties)
         except UnroutableError as error:
             raise BrokerError(
-                f"the dead letters of queue {self.queue.name} have no place: queue {self.queue.dead} does not exist",
+                f"dead letters of queue {self.queue.name} have no place: queue {self.queue.dead} does not exist",
                 hint="declare it (durable), or let the runner's user configure ^studio-runner\\.",
             ) from error
 
