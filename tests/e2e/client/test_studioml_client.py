@@ -103,12 +103,12 @@ def test_what_the_client_stops_is_stopped_within_seconds(client, runner, queue, 
     assert client.fetch(key, "modeldir") == {"begun": b"yes"}
 
 
-def test_what_the_client_stops_before_it_began_never_begins(client, elsewhere, options, queue, ended):
+def test_what_the_client_stops_before_it_began_is_stopped(client, elsewhere, options, queue, ended):
     key = client.submit(queue, "wait.py", project=client.project("wait.py"))
     client.stop(key)
     with elsewhere.daemon(*options):
         assert ended(key)["status"] == "stopped"
-    assert "waiting\n" not in client.output(key)
+    assert "[studio-runner] stopped" in client.output(key)
     assert not elsewhere.leftovers()
 
 
