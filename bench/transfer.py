@@ -40,6 +40,10 @@ class Tool(Protocol):
 
     @property
     def name(self) -> str: ...
+    def prepare(self, source: Path) -> None:
+        """What is not part of copying; not timed."""
+        ...
+
     def up(self, source: Path, prefix: str) -> None: ...
     def down(self, prefix: str, names: list[str], target: Path) -> None: ...
 
@@ -94,6 +98,7 @@ class Race:
     def _turn(self, tool: Tool, source: Path, prefix: str) -> tuple[float, float]:
         names = sorted(os.listdir(source))
         target = self.root / "target"
+        tool.prepare(source)
         up = _timed(lambda: tool.up(source, prefix))
         down = _timed(lambda: tool.down(prefix, names, target))
         _same(source, target, names)
@@ -160,6 +165,17 @@ class Ours:
             }
         }
 
+    def prepare(self, source: Path) -> None:
+        """An artifact is a directory: each file gets one of its own, a hard link to it."""
+        shutil.rmtree(self._made(source), ignore_errors=True)
+        for path in source.iterdir():
+            directory = self._made(source) / path.name
+            directory.mkdir(parents=True)
+            (directory / path.name).hardlink_to(path)
+
+    def _made(self, source: Path) -> Path:
+        return source.with_name(f"{source.name}-artifacts")
+
     def up(self, source: Path, prefix: str) -> None:
         asyncio.run(self._up(source, prefix))
 
@@ -167,18 +183,12 @@ class Ours:
         asyncio.run(self._down(prefix, names, target))
 
     async def _up(self, source: Path, prefix: str) -> None:
-        # An artifact is a directory: each file gets one of its own, a hard link to it.
-        with tempfile.TemporaryDirectory(dir=source.parent) as made:
-            async with Stores() as stores:
-                uploads = [
-                    self._upload(stores, prefix, path, Path(made) / path.name) for path in sorted(source.iterdir())
-                ]
-                await upload_all(uploads, [])
+        async with Stores() as stores:
+            directories = sorted(self._made(source).iterdir())
+            await upload_all([self._upload(stores, prefix, directory) for directory in directories], [])
 
-    def _upload(self, stores: Stores, prefix: str, path: Path, directory: Path) -> Upload:
-        directory.mkdir()
-        (directory / path.name).hardlink_to(path)
-        artifact = self._artifact(prefix, path.name)
+    def _upload(self, stores: Stores, prefix: str, directory: Path) -> Upload:
+        artifact = self._artifact(prefix, directory.name)
         store, key = stores.open(artifact.location, Access(artifact.credentials))
         return Upload(artifact, store, key, directory)
 
@@ -223,6 +233,9 @@ class Boto3:
 
         self._server = server
         self._config = TransferConfig(multipart_chunksize=PART, max_concurrency=8)
+
+    def prepare(self, source: Path) -> None:
+        """Nothing."""
 
     def up(self, source: Path, prefix: str) -> None:
         client = self._client()
@@ -277,6 +290,9 @@ class Obstore:
             client_options={"allow_http": True, "timeout": "600s"},
         )
 
+    def prepare(self, source: Path) -> None:
+        """Nothing."""
+
     def up(self, source: Path, prefix: str) -> None:
         asyncio.run(
             self._all(lambda name: self._put(source / name, f"{prefix}/{name}"), sorted(os.listdir(source)))
@@ -329,6 +345,9 @@ class Rclone:
             "HOME": os.environ.get("HOME", "/"),
             **{f"RCLONE_CONFIG_S3_{name}": value for name, value in settings.items()},
         }
+
+    def prepare(self, source: Path) -> None:
+        """Nothing."""
 
     def up(self, source: Path, prefix: str) -> None:
         self._copy(str(source), f"s3:{BUCKET}/{prefix}")

@@ -6,10 +6,10 @@ cancelled transfer leaves no part of an object.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from studio_runner.errors import ExperimentError, ObjectNotFoundError
 from studio_runner.messages.artifact import Artifact
@@ -24,6 +24,12 @@ from studio_runner.storage.threads import in_thread
 from studio_runner.storage.upload import SMALL, Upload, one_piece
 
 __all__ = ["Fetch", "Put", "Removal", "Upload", "fetch", "fetch_all", "put_document", "upload_all"]
+
+
+T = TypeVar("T")
+
+SIDE_BY_SIDE = 32
+"""Artifacts of one experiment that are on their way at a time."""
 
 
 class Fetch(NamedTuple):
@@ -62,11 +68,13 @@ async def fetch_all(
     Errors are those of `fetch`, in an ExceptionGroup.
     """
     large, left = await in_thread(partial(_begin_small, fetches, removals, budget))
+    places = asyncio.Semaphore(SIDE_BY_SIDE)
     async with asyncio.TaskGroup() as group:
         for removal in left:
-            group.create_task(removal.store.delete(removal.key), name=f"remove {removal.key}")
+            removing = _placed(places, removal.store.delete(removal.key))
+            group.create_task(removing, name=f"remove {removal.key}")
         for one in large:
-            group.create_task(_fetch_one(one, budget, cache), name=f"fetch {one.artifact.label}")
+            group.create_task(_placed(places, _fetch_one(one, budget, cache)), name=f"fetch {one.artifact.label}")
 
 
 def _begin_small(
@@ -118,9 +126,19 @@ async def upload_all(uploads: Sequence[Upload], puts: Sequence[Put]) -> None:
     """
     large, left = await in_thread(partial(_upload_small, uploads, puts))
     rest = [*(one.upload() for one in large), *(one.store.put(one.key, one_piece(one.body)) for one in left)]
-    for result in await asyncio.gather(*rest, return_exceptions=True):
+    places = asyncio.Semaphore(SIDE_BY_SIDE)
+    for result in await asyncio.gather(*(_placed(places, one) for one in rest), return_exceptions=True):
         if isinstance(result, BaseException):
             raise result
+
+
+async def _placed(places: asyncio.Semaphore, work: Coroutine[Any, Any, T]) -> T:
+    """`work`, when its turn comes."""
+    try:
+        async with places:
+            return await work
+    finally:
+        work.close()  # its turn may never have come
 
 
 def _upload_small(uploads: Sequence[Upload], puts: Sequence[Put]) -> tuple[list[Upload], list[Put]]:
