@@ -3,6 +3,7 @@
 import asyncio
 import json
 import logging
+from dataclasses import replace
 
 import pytest
 
@@ -153,7 +154,8 @@ async def test_a_short_experiment_is_one_write(databases, place):
     assert (record["status"], record["time_started"], record["time_finished"]) == ("finished", 1.0, 9.0)
 
 
-async def test_nobody_waits_for_a_database_that_hangs(databases, place):
+async def test_nobody_waits_long_for_a_database_that_hangs(databases, place, monkeypatch):
+    monkeypatch.setattr(sender, "LAST_WORD", 0.1)
     place.open.clear()
     async with SenderRecorder(databases) as reporter:
         about = subject(S3)
@@ -162,6 +164,45 @@ async def test_nobody_waits_for_a_database_that_hangs(databases, place):
                 await reporter.report(event)
         place.open.set()
     assert place.record()["status"] == "finished"
+
+
+async def test_the_last_word_is_there_before_the_message_is_settled(databases, place):
+    place.open.clear()
+    about = subject(S3)
+    async with SenderRecorder(databases) as reporter:
+        await reporter.report(Started(about, 1.0))
+        last = asyncio.create_task(reporter.report(ended(about)))
+        await asyncio.wait([last], timeout=0.2)
+        assert not last.done()
+        place.open.set()
+        await last
+        assert place.record()["status"] == "finished"
+
+
+async def test_an_end_that_is_not_final_waits_for_nobody(databases, place):
+    place.open.clear()
+    about = subject(S3)
+    async with SenderRecorder(databases) as reporter:
+        async with asyncio.timeout(2):
+            await reporter.report(replace(ended(about), final=False))
+        place.open.set()
+    assert place.record()["status"] == "waiting"
+
+
+async def test_the_last_word_does_not_wait_for_a_database_long_in_trouble(databases, place, monkeypatch):
+    monkeypatch.setattr(writer, "GATHER", 0.0)
+    monkeypatch.setattr(sender, "CLOSING", 0.05)
+    place.error = StorageUnavailableError("http://store:9000 answers 503")
+    async with SenderRecorder(databases) as reporter:
+        about = subject(S3)
+        await reporter.report(Started(about, 1.0))
+        async with asyncio.timeout(5):
+            while not databases.of(about).is_in_trouble(0.0):
+                await asyncio.sleep(0.01)
+        long_ago = databases.of(about).is_in_trouble
+        monkeypatch.setattr(databases.of(about), "is_in_trouble", lambda _seconds: long_ago(0.0))
+        async with asyncio.timeout(2):
+            await reporter.report(ended(about))
 
 
 async def test_a_write_that_failed_is_tried_again_with_what_came_meanwhile(databases, place, monkeypatch, caplog):
@@ -188,6 +229,7 @@ async def test_a_write_that_failed_is_tried_again_with_what_came_meanwhile(datab
 
 async def test_the_runner_s_end_waits_only_so_long_for_a_database(databases, place, monkeypatch, caplog):
     monkeypatch.setattr(sender, "CLOSING", 0.05)
+    monkeypatch.setattr(sender, "LAST_WORD", 0.05)
     place.open.clear()
     async with asyncio.timeout(5), SenderRecorder(databases) as reporter:
         for number in range(3):
@@ -224,6 +266,7 @@ async def test_clients_that_always_make_the_record_have_deleted_one_that_is_miss
 
 async def test_too_many_records_that_wait_give_up_the_oldest(databases, place, monkeypatch):
     monkeypatch.setattr(sender, "MOST_LINGERING", 2)
+    monkeypatch.setattr(sender, "LAST_WORD", 0.05)
     place.open.clear()
     async with SenderRecorder(databases) as reporter:
         for number in range(4):

@@ -86,7 +86,7 @@ class Reporter(Protocol):
 class Reports:
     """Tells every reporter, in order, each with a time limit."""
 
-    def __init__(self, reporters: Sequence[Reporter], patience: float = 10.0) -> None:
+    def __init__(self, reporters: Sequence[Reporter], patience: float = 40.0) -> None:
         self._reporters = tuple(reporters)
         self._patience = patience
 

@@ -41,11 +41,15 @@ class Database:
         self.name = name
         self.records = Records(documents)
         self.turns = asyncio.Semaphore(AT_ONCE)
-        self._failing = False
+        self._failing_since: float | None = None
+
+    def is_in_trouble(self, seconds: float) -> bool:
+        """Whether nothing could be written for longer than so many seconds."""
+        return self._failing_since is not None and time.monotonic() - self._failing_since > seconds
 
     def failed(self, error: Exception) -> None:
-        if not self._failing:
-            self._failing = True
+        if self._failing_since is None:
+            self._failing_since = time.monotonic()
             log.warning(
                 "The experiment records in %s cannot be written: %s. The experiments run all the same, this runner "
                 "keeps its own records of them, and goes on trying.",
@@ -54,8 +58,8 @@ class Database:
             )
 
     def worked(self) -> None:
-        if self._failing:
-            self._failing = False
+        if self._failing_since is not None:
+            self._failing_since = None
             log.info("The experiment records in %s can be written again", self.name)
 
 

@@ -1,7 +1,9 @@
 """Keeps the records of the senders current, in their own databases (INTERFACE section 6).
 
-Those are across a network and belong to somebody else: no experiment waits for them, or fails for them. What cannot
-be written is tried again while the experiment lasts, for a while after, and once more when the runner ends.
+Those are across a network and belong to somebody else: no experiment fails for them, and none waits for more than
+the last word. For many clients that is the only one, and it would be lost with a runner that is killed after it has
+settled the message. What cannot be written is tried again while the experiment lasts, for a while after, and once
+more when the runner ends.
 """
 
 import asyncio
@@ -27,6 +29,8 @@ LINGER = 600.0
 """Seconds after an experiment's end until nobody tries any more."""
 CLOSING = 10.0
 """Seconds that the runner's own end waits for the last writes."""
+LAST_WORD = 30.0
+"""Seconds that the end of an experiment waits for its record, where the database was not in trouble before."""
 MOST_LINGERING = 1000
 """Ended experiments whose records are still to be written; beyond that the oldest are given up."""
 
@@ -64,7 +68,7 @@ class SenderRecorder:
             log.warning("%d experiment records in %s were not brought up to date", count, name)
 
     async def report(self, event: Event) -> None:
-        """Returns at once."""
+        """Returns at once, but for the last word: see LAST_WORD."""
         which = (event.subject.key, event.subject.number)
         page = self._pages.get(which) or self._page(event.subject)
         if page is None:
@@ -77,6 +81,8 @@ class SenderRecorder:
         if isinstance(event, Ended):
             del self._pages[which]
             self._linger(task, page)
+            if event.final and not page.database.is_in_trouble(LAST_WORD):
+                await asyncio.wait([task], timeout=LAST_WORD)
 
     def _page(self, subject: Subject) -> "_Page | None":
         database = self._databases.of(subject)
