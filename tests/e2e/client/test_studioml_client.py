@@ -140,9 +140,8 @@ def test_a_script_that_fails_says_so_to_the_client(client, runner, queue, ended)
 
 @pytest.mark.usefixtures("durable")
 def test_a_hyperparameter_search_is_run(client, queue, ended, objects):
-    words = ("--experiment", "sweep", "--queue", queue, "--hyperparam", "rate=0.1,0.2", "sweep.py")
-    client.call("studio-run", *words, cwd=client.project("sweep.py"))
-    keys = {found.split("/")[1] for found in objects("experiments/sweep__opt__")}
+    sweep = client.submit(queue, "--hyperparam", "rate=0.1,0.2", "sweep.py", project=client.project("sweep.py"))
+    keys = {found.split("/")[1] for found in objects(f"experiments/{sweep}__opt__")}
     assert [ended(key)["status"] for key in keys] == ["finished"] * 2
     rates = sorted(client.output(key).splitlines()[-1] for key in keys)
     assert rates == ["it is 0.1", "it is 0.2"]
