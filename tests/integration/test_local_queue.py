@@ -14,12 +14,9 @@ from pathlib import Path
 import pytest
 from filelock import SoftFileLock
 
-from studio_runner.config.settings import QueueSettings
-from studio_runner.errors import BrokerError, ConfigError, LeaseLostError
+from studio_runner.errors import BrokerError, LeaseLostError
 from studio_runner.queues import reading, watch
 from studio_runner.queues.local import LocalBroker, LocalQueueOptions
-from studio_runner.queues.memory import MemoryBroker
-from studio_runner.queues.registry import open_broker
 
 QUEUE = "local_a"
 PATIENCE = 20.0
@@ -638,28 +635,3 @@ async def test_without_inotify_it_is_said_once(root, monkeypatch, caplog):
         for wait in (one, other):
             assert not await comes(wait(), 0.05)
     assert caplog.text.count("max_user_instances") == 1
-
-
-# -- the registry -------------------------------------------------------------------------------------------------
-
-SETTINGS = QueueSettings(match="", mismatch="", lease=15, poll=1, deliveries=5)
-
-
-@pytest.mark.parametrize("form", ["{}", "file://{}"])
-async def test_a_directory_is_a_local_queue_root(tmp_path, form):
-    root = tmp_path / "with space"
-    address = form.format(root).replace(" ", "%20") if form.startswith("file") else str(root)
-    async with open_broker(address, SETTINGS) as broker:
-        assert isinstance(broker, LocalBroker)
-        await broker.publish(QUEUE, b"{}")
-    assert (root / QUEUE).is_dir()
-
-
-def test_memory_queues_have_an_address():
-    assert isinstance(open_broker("memory:", SETTINGS), MemoryBroker)
-
-
-def test_an_address_that_nobody_serves():
-    with pytest.raises(ConfigError, match="no broker for carrier-pigeon") as caught:
-        open_broker("carrier-pigeon://loft", SETTINGS)
-    assert "file" in caught.value.hint
