@@ -77,6 +77,8 @@ class Cluster:
             async with self._running() as runners:
                 storm = Storm(self._root, runners, self._site.servers, self._site.links, self._say)
                 await self._through(storm, watch, self._plan(disks))
+                for runner in runners.values():
+                    await runner.serving()
             return await self._account(storm, watch, runners, began)
 
     async def _through(self, storm: Storm, watch: Watch, strikes: Sequence[Strike]) -> None:

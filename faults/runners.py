@@ -17,6 +17,8 @@ from studio_runner.process.environ import ATTEMPT_VARIABLE
 from studio_runner.testing import command_path
 
 AGAIN = 0.5
+START_SECONDS = 60.0
+SERVING = b"serving queue"
 DRAIN_SECONDS = 90.0
 ADDRESS_SPACE = 3 << 30
 
@@ -46,6 +48,7 @@ class Runner:
     unexpected: list[str] = field(default_factory=list)
     """How it ended when nobody had asked it to."""
     _process: subprocess.Popen[bytes] | None = None
+    _log_before: int = 0
 
     @property
     def log(self) -> Path:
@@ -56,6 +59,7 @@ class Runner:
         self.place.working.mkdir(parents=True, exist_ok=True)
         command = [command_path(), "start", "--working-dir", str(self.place.working), *self.options]
         with self.log.open("ab") as log:
+            self._log_before = log.tell()
             self._process = subprocess.Popen(
                 command,
                 env=self.place.environment(),
@@ -67,6 +71,12 @@ class Runner:
         # A runner that goes wild shall end with a traceback, not take the machine with it.
         if sys.platform == "linux":
             resource.prlimit(self._process.pid, resource.RLIMIT_AS, (ADDRESS_SPACE, ADDRESS_SPACE))
+
+    async def serving(self) -> None:
+        """Return once it takes messages, and has cleared up after its predecessor."""
+        async with asyncio.timeout(START_SECONDS):
+            while SERVING not in self.log.read_bytes()[self._log_before :]:
+                await asyncio.sleep(AGAIN)
 
     def signal(self, number: signal.Signals) -> None:
         """To the daemon alone, not to what it started."""
