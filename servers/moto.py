@@ -6,15 +6,13 @@ import sys
 import tempfile
 from importlib.util import find_spec
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
-from servers.process import MissingServerError, ServerProcess, answers, free_ports
+from servers.process import MissingServerError, Server, ServerProcess, answers, free_ports
 
 READY_SECONDS = 60.0
 
 
-class MotoSQS:
+class MotoSQS(Server):
     """Starts when entered, ends when left; it keeps everything in memory. Any credentials do."""
 
     access_key = "testing"
@@ -48,16 +46,3 @@ class MotoSQS:
     def close(self) -> None:
         self._process.kill()
         shutil.rmtree(self._directory, ignore_errors=True)
-
-    def __enter__(self) -> Self:
-        try:
-            self.start()
-        except BaseException:
-            self.close()
-            raise
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()

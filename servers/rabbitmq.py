@@ -8,10 +8,8 @@ import urllib.error
 import urllib.parse
 import urllib.request
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
-from servers.process import ServerProcess, answers, free_ports, program
+from servers.process import Server, ServerProcess, answers, free_ports, program
 
 READY_SECONDS = 90.0
 PLACES = (Path("/usr/lib/rabbitmq/bin"),)
@@ -22,7 +20,7 @@ ONE_THREAD = "+S 1:1 +sbwt none +A 8"
 USER = "guest"
 
 
-class RabbitMQ:
+class RabbitMQ(Server):
     """Starts when entered (8 to 23 seconds), or with `launch` and later `wait`; ends and is forgotten when left.
 
     `conf` are further lines of rabbitmq.conf, `advanced` is a whole advanced.config (Erlang terms).
@@ -141,19 +139,6 @@ class RabbitMQ:
             "ERL_EPMD_ADDRESS": "127.0.0.1",
             "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": f"{ONE_THREAD} -kernel inet_dist_use_interface {{127,0,0,1}}",
         }
-
-    def __enter__(self) -> Self:
-        try:
-            self.start()
-        except BaseException:
-            self.close()
-            raise
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def installed() -> Path:

