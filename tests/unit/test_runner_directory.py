@@ -6,7 +6,7 @@ import time
 import pytest
 
 from studio_runner.errors import StorageUnavailableError
-from studio_runner.runner.directory import clear_dead_runners, leftovers, occupied, remove
+from studio_runner.runner.directory import Premises, clear_dead_runners, leftovers, occupied, remove
 
 
 def test_attempts_get_directories_of_their_own(tmp_path):
@@ -17,6 +17,25 @@ def test_attempts_get_directories_of_their_own(tmp_path):
         assert second.name == "key.2"
         assert first.stat().st_mode & 0o777 == 0o700
         assert premises.tag(first) == "me/key.1"
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="this system has no /dev/full")
+def test_a_full_disk_leaves_no_directory_behind(tmp_path):
+    (tmp_path / "experiments").mkdir()
+    full = os.open("/dev/full", os.O_RDWR)
+    try:
+        with pytest.raises(StorageUnavailableError, match="No space left"):
+            Premises(tmp_path, "me", full).create("key", 1)
+    finally:
+        os.close(full)
+    assert list((tmp_path / "experiments").iterdir()) == []
+
+
+def test_half_a_line_of_a_full_disk_does_not_hide_the_next_one(tmp_path):
+    with occupied(tmp_path, "me") as premises:
+        os.write(premises._descriptor, b"key.")
+        premises.create("key", 1)
+        assert leftovers(tmp_path) == []
 
 
 def test_what_the_living_own_is_no_leftover(tmp_path):

@@ -50,8 +50,7 @@ class Premises:
                 path = self._parent / f"{short_key}.{candidate}"
                 with contextlib.suppress(FileExistsError):
                     path.mkdir(mode=0o700)
-                    os.write(self._descriptor, f"{path.name}\n".encode())
-                    self._occupied.add(path.name)
+                    self._occupy(path)
                     return path
         except OSError as error:
             raise StorageUnavailableError(
@@ -59,6 +58,15 @@ class Premises:
                 hint="the runner's disk may be full; `studio-runner doctor` looks",
             ) from error
         raise AssertionError
+
+    def _occupy(self, path: Path) -> None:
+        """Write down that it is ours, or leave no trace of it. (A disk that gets full may leave half a line.)"""
+        try:
+            os.write(self._descriptor, f"\n{path.name}\n".encode())
+        except OSError:
+            path.rmdir()
+            raise
+        self._occupied.add(path.name)
 
     def remove(self, path: Path) -> None:
         """Delete the directory and all that is in it."""
