@@ -29,7 +29,7 @@ demo: setup
 	examples/demo
 
 test: setup-dev test-servers
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-fast: setup-dev test-servers
 	$(BIN)/python -m pytest tests/unit tests/contract
