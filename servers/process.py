@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import random
 import shutil
 import signal
 import socket
@@ -15,6 +16,7 @@ from types import TracebackType
 from typing import Self
 
 STOP_SECONDS = 20.0
+LISTENERS = (12_000, 32_000)
 
 
 class MissingServerError(RuntimeError):
@@ -26,15 +28,19 @@ class ServerFailedError(RuntimeError):
 
 
 def free_ports(number: int) -> tuple[int, ...]:
-    """Ports of loopback that nobody listens on, all different."""
-    sockets = [socket.socket() for _ in range(number)]
-    try:
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return tuple(one.getsockname()[1] for one in sockets)
-    finally:
-        for one in sockets:
-            one.close()
+    """Ports of loopback that nobody listens on, all different.
+
+    Below those that systems give to outgoing connections: while a server is down, a connection that is tried to
+    its port could otherwise come from that very port, and keep the server from listening there again.
+    """
+    with contextlib.ExitStack() as stack:
+        found: list[int] = []
+        while len(found) < number:
+            one = stack.enter_context(socket.socket())
+            with contextlib.suppress(OSError):
+                one.bind(("127.0.0.1", random.randrange(*LISTENERS)))
+                found.append(one.getsockname()[1])
+        return tuple(found)
 
 
 def program(name: str, *places: Path, hint: str) -> Path:
