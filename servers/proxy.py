@@ -9,6 +9,8 @@ from collections.abc import Coroutine
 from types import TracebackType
 from typing import Any, Self
 
+from servers.process import free_ports
+
 CHUNK = 64 * 1024
 LOOPBACK = "127.0.0.1"
 
@@ -20,7 +22,7 @@ class Proxy:
     """
 
     def __init__(self, target_port: int) -> None:
-        self.port = 0
+        (self.port,) = free_ports(1)
         self._target_port = target_port
         self._seconds = 0.0
         self._flowing = asyncio.Event()
@@ -62,7 +64,6 @@ class Proxy:
     async def _listen(self) -> None:
         if self._server is None:
             self._server = await asyncio.start_server(self._accept, LOOPBACK, self.port)
-            self.port = self._server.sockets[0].getsockname()[1]
 
     async def _cut(self) -> None:
         if self._server is not None:
