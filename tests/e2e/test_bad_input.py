@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import tarfile
+from contextlib import suppress
 
 import pytest
 
@@ -305,6 +306,23 @@ def test_a_full_disk_delays_experiments_until_there_is_room(small_disk, until):
     assert results.attempt == 2
     assert place.output(key).endswith("hello\n")
     assert "is full" in place.files(key, "output")["output.attempt-1"].decode()
+
+
+def test_nothing_is_begun_on_a_full_disk(small_disk, until):
+    place, disk = small_disk
+    ballast = disk / "ballast"
+    with suppress(OSError), ballast.open("wb", buffering=0) as file:
+        while True:
+            file.write(bytes(4096))
+    keys = [place.submit(HELLO, resources_needed={}) for _ in range(8)]
+    until(lambda: "nothing is taken until there is room" in place.log())
+
+    ballast.unlink()
+
+    assert all(place.wait(key).ok for key in keys)
+    assert (
+        sum(place.results(key).attempt > 1 for key in keys) <= 1
+    )  # whoever was taken as the disk was seen to be full
 
 
 def test_a_script_that_fills_the_disk_fails_and_what_it_wrote_before_comes_back(small_disk):

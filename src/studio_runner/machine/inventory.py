@@ -8,6 +8,9 @@ import psutil
 
 from studio_runner.config.settings import MachineSettings
 
+LEAST_ROOM = 16 << 20
+"""Bytes free without which no experiment is begun (on a small disk: a twentieth of it)."""
+
 
 @dataclass(frozen=True)
 class Capacity:
@@ -26,6 +29,12 @@ def inventory(settings: MachineSettings, working_dir: Path) -> Capacity:
         memory=_cut(psutil.virtual_memory().total, settings.max_mem),
         disk=_cut(_free_disk(working_dir), settings.max_disk),
     )
+
+
+def has_room(directory: Path) -> bool:
+    """Whether anything can be begun on the disk of `directory`, which others may fill whatever is reserved there."""
+    disk = os.statvfs(directory)
+    return disk.f_bavail * disk.f_frsize >= min(LEAST_ROOM, disk.f_blocks * disk.f_frsize // 20)
 
 
 def _cores() -> int:

@@ -8,11 +8,13 @@ from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from types import MappingProxyType
 from typing import cast
 
 from studio_runner.config.settings import Settings
 from studio_runner.errors import BrokerError, Reason
+from studio_runner.machine.inventory import has_room
 from studio_runner.queues.base import Broker, Delivery, KeptBroker
 from studio_runner.queues.registry import opened_brokers
 from studio_runner.reports.base import Reporter
@@ -46,7 +48,8 @@ class Daemon:
         self.host, self.brokers = host, brokers
         limits = host.settings.limits
         self._quota = Quota(limits.tasks, limits.interval)
-        self._intake = Intake(host.ledger, self._quota, cpu_only=host.settings.machine.cpu_only)
+        room = partial(has_room, host.settings.places.working_dir)
+        self._intake = Intake(host.ledger, self._quota, cpu_only=host.settings.machine.cpu_only, room=room)
         self._running: dict[asyncio.Task[None], Attempt] = {}
         self._ended: Counter[Reason] = Counter()
         self._changed = asyncio.Event()

@@ -18,6 +18,9 @@ from studio_runner.messages.request import Request, parse_request
 
 log = logging.getLogger(__name__)
 
+LOOK_FOR_ROOM = 1.0
+"""Seconds between two looks at a full disk."""
+
 REMEMBERED = 10_000
 """Experiments that were refused or said never to fit, so that each is read, and said, once."""
 
@@ -118,8 +121,11 @@ class QueueCounts:
 class Intake:
     """The gate of all queues that this runner serves."""
 
-    def __init__(self, ledger: Ledger, quota: Quota, *, cpu_only: bool) -> None:
-        self._ledger, self._quota, self._cpu_only = ledger, quota, cpu_only
+    def __init__(
+        self, ledger: Ledger, quota: Quota, *, cpu_only: bool, room: Callable[[], bool] = lambda: True
+    ) -> None:
+        self._ledger, self._quota, self._cpu_only, self._room = ledger, quota, cpu_only, room
+        self._full = False
         self._told: set[str] = set()
         self._refused = Refused()
         self.counts = QueueCounts()
@@ -132,15 +138,25 @@ class Intake:
         await self._ledger.released(seen)
 
     async def opened(self) -> None:
-        """Return once a core is free and the quota allows a start (never again when it is spent)."""
+        """Return once a core is free, the disk is not full and the quota allows a start (never again when it is
+        spent)."""
         while True:
             seen = self._ledger.releases
             if self._quota.spent or not self._ledger.free.cores:
                 await self._ledger.released(seen)
             elif self._quota.wait:
                 await asyncio.sleep(self._quota.wait)
+            elif self._disk_is_full():
+                await asyncio.sleep(LOOK_FOR_ROOM)
             else:
                 return
+
+    def _disk_is_full(self) -> bool:
+        """Said once, when it begins; experiments would only fail of it, one after the other."""
+        before, self._full = self._full, not self._room()
+        if self._full and not before:
+            log.warning("the disk of the working directory is full: nothing is taken until there is room")
+        return self._full
 
     def admit(self, queue: str, body: bytes) -> Admission | None:
         """Reserve what the message needs, or None when it must stay where it is for now."""
