@@ -32,7 +32,7 @@ def inventory(settings: MachineSettings, working_dir: Path) -> Capacity:
 
 
 def has_room(directory: Path) -> bool:
-    """Whether anything can be begun on the disk of `directory`, which others may fill whatever is reserved there."""
+    """Whether anything can be begun on the disk of `directory`, which others may fill whatever is reserved."""
     disk = os.statvfs(directory)
     return disk.f_bavail * disk.f_frsize >= min(LEAST_ROOM, disk.f_blocks * disk.f_frsize // 20)
 
