@@ -229,12 +229,14 @@ async def test_an_outage_of_the_database_delays_records_and_nothing_else(client,
         async with sender.SenderRecorder(known) as reporter:
             proxy.cut()
             async with asyncio.timeout(1):
-                for event in (Started(about, time.time()), Checkpointed(about, time.time()), ended(about)):
+                for event in (Started(about, time.time()), Checkpointed(about, time.time())):
                     await reporter.report(event)
+            last = asyncio.create_task(reporter.report(ended(about)))  # waits, though not for ever
             await until(lambda: "cannot be written" in caplog.text)
             assert client.get("k1")["status"] == "waiting"
             proxy.restore()
             await until(lambda: client.get("k1")["status"] == "finished")
+            await last
     assert caplog.text.count("cannot be written") == 1
     assert f"127.0.0.1:{proxy.port}/{client.bucket}" in caplog.text
     assert client.server.secret_key not in caplog.text
