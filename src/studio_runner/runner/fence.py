@@ -26,6 +26,7 @@ from studio_runner.errors import (
     UnauthorisedError,
 )
 from studio_runner.storage.base import ObjectInfo, Precondition, Store
+from studio_runner.storage.blocking import blocking
 
 log = logging.getLogger(__name__)
 
@@ -95,7 +96,7 @@ class Fence:
         if self._closed:
             return
         try:
-            found: str | None = (await self._store.head(self._key)).etag
+            found: str | None = (await self._head()).etag
         except ObjectNotFoundError:
             found = None
         if found != self._etag:
@@ -130,7 +131,7 @@ class Fence:
     async def _look(self) -> Seen | None:
         """What is there: with the etag of what was read, whatever is written meanwhile."""
         try:
-            before = await self._store.head(self._key)
+            before = await self._head()
             body = b"".join([piece async for piece in self._store.get(self._key)])
         except ObjectNotFoundError:
             return None
@@ -139,6 +140,11 @@ class Fence:
         except ValueError:
             document = None
         return Seen(before.etag, document if isinstance(document, dict) else {})
+
+    async def _head(self) -> ObjectInfo:
+        """Mostly it is not there. On this machine that is known sooner than a thread could be asked."""
+        here = blocking(self._store)
+        return here.info(self._key) if here else await self._store.head(self._key)
 
     def _superseded(self) -> SupersededError:
         return SupersededError(
