@@ -64,16 +64,19 @@ def machine() -> str:
 
 
 def write_table(results: list[Result]) -> None:
-    lines = [
-        "| figure | value | bare | ratio | target | |",
-        "|---|---:|---:|---:|---|---|",
-        *(_markdown(result) for result in results),
-    ]
+    """The figures of this run; those of others, measured before, stay."""
     text = TABLE.read_text()
     start, end = "<!-- table -->\n", "<!-- end -->"
     before, rest = text.split(start, 1)
-    after = rest.split(end, 1)[1]
+    old, after = rest.split(end, 1)
+    rows = {_name(line): line for line in old.splitlines() if line.startswith("| ") and _name(line) != "figure"}
+    rows |= {result.name: _markdown(result) for result in results}
+    lines = ["| figure | value | bare | ratio | target | |", "|---|---:|---:|---:|---|---|", *rows.values()]
     TABLE.write_text(f"{before}{start}\nMeasured on {machine()}.\n\n" + "\n".join(lines) + f"\n\n{end}{after}")
+
+
+def _name(line: str) -> str:
+    return line.split("|")[1].strip()
 
 
 def _markdown(result: Result) -> str:
