@@ -1,5 +1,6 @@
 """What is wrong with a request ends it with a clear reason where people look, and harms nobody else."""
 
+import hashlib
 import io
 import json
 import os
@@ -102,6 +103,30 @@ def test_a_message_that_killed_its_runner_each_time_is_set_aside(place, until):
     assert "died in each of 5 attempts" in results.sentence
     assert "died in each of 5 attempts" in letter["reason"]
     assert "hello" not in place.output(key)
+
+
+@pytest.mark.parametrize(
+    ("reason", "attempt", "runs"),
+    [
+        ("completed", 1, False),
+        ("system_error", 1, True),
+        ("unauthorised", 1, True),
+        ("environment_failed", 5, True),
+    ],
+)
+def test_what_was_set_aside_and_put_back_runs_again_and_what_is_done_does_not(place, reason, attempt, runs):
+    key, body = place.request(place.workspace(HELLO))
+    message = "ok" if reason == "completed" else reason
+    results = {"exit_msg": message, "reason": reason, "attempt": attempt, "experiment_id": key}
+    fence = place.stored(key, "_results").with_name("_attempt.json")
+    fence.parent.mkdir(parents=True, exist_ok=True)
+    fence.write_text(json.dumps({"message": hashlib.sha256(body).hexdigest(), "results": results}))
+    incoming = place.queue_root / "local_test" / f".{key}"
+    incoming.write_bytes(body)
+    incoming.rename(incoming.with_name(f"{key}~tried1"))  # somebody may have had it before
+
+    assert place.wait(key).ok
+    assert place.stored(key, "output").exists() is runs
 
 
 def test_an_unknown_python(place, told):

@@ -104,16 +104,24 @@ class Attempt:
     async def _delivered_before(self, trial: Trial) -> Outcome | None:
         """What an earlier attempt at this message came to, if it got so far as to deliver."""
         try:
-            found = await trial.artifacts.approach(first=False)
-            if found is None:
-                return None
-            log.info("an earlier attempt had delivered its results: nothing is run again")
-            await trial.artifacts.put_results(found)
-            return delivered(parse_results(json.dumps(found).encode()))
+            return await self._earlier(trial)
         except SupersededError:
             return superseded()
         except ExperimentError as error:
             return from_error(error)
+
+    async def _earlier(self, trial: Trial) -> Outcome | None:
+        found = await trial.artifacts.approach(first=False)
+        if found is None:
+            return None
+        results = parse_results(json.dumps(found).encode())
+        outcome = delivered(results)
+        if outcome.settle is not Settle.ACK or (results.attempt or 0) > self._number:
+            await trial.artifacts.approach(first=True)  # it was set aside, and somebody wants it tried again
+            return None
+        log.info("an earlier attempt had delivered its results: nothing is run again")
+        await trial.artifacts.put_results(found)
+        return outcome
 
     async def _open(self, request: Request, stack: AsyncExitStack) -> Trial:
         """Make the attempt's directory and all that lives as long as it."""

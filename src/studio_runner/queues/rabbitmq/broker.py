@@ -31,7 +31,6 @@ from studio_runner.queues.rabbitmq.turns import Turns
 
 log = logging.getLogger(__name__)
 
-CONNECT_PATIENCE = 30.0
 FAREWELL = 10.0
 """Seconds for giving back what is held when the runner ends."""
 
