@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 from studio_runner.config.settings import MachineSettings
 from studio_runner.machine.inventory import Capacity, inventory
 from studio_runner.machine.ledger import Ledger
+from studio_runner.machine.need import Need
 
 TOTAL = Capacity(cores=4, memory=8000, disk=100)
 
@@ -26,7 +27,7 @@ def test_a_setting_beyond_the_machine_does_not_make_it_larger(tmp_path):
 
 def test_cores_come_back_before_the_disk():
     ledger = Ledger(TOTAL)
-    reservation = ledger.reserve(Capacity(cores=3, memory=5000, disk=60))
+    reservation = ledger.reserve(Need(Capacity(cores=3, memory=5000, disk=60)))
     assert reservation
     reservation.release_compute()
     assert ledger.free == Capacity(cores=4, memory=8000, disk=40)
@@ -37,15 +38,15 @@ def test_cores_come_back_before_the_disk():
 
 def test_what_can_never_fit_is_said_in_figures():
     ledger = Ledger(TOTAL)
-    assert ledger.shortfalls(Capacity(cores=4, memory=8000, disk=100)) == []
-    (phrase,) = ledger.shortfalls(Capacity(cores=5, memory=0, disk=0))
+    assert ledger.shortfalls(Need(Capacity(cores=4, memory=8000, disk=100))) == []
+    (phrase,) = ledger.shortfalls(Need(Capacity(cores=5, memory=0, disk=0)))
     assert "5 cores wanted, 4 here" in phrase
-    assert len(ledger.shortfalls(Capacity(cores=5, memory=9000, disk=101))) == 3
+    assert len(ledger.shortfalls(Need(Capacity(cores=5, memory=9000, disk=101)))) == 3
 
 
 async def test_a_release_wakes_whoever_waits():
     ledger = Ledger(TOTAL)
-    reservation = ledger.reserve(Capacity(cores=4, memory=0, disk=0))
+    reservation = ledger.reserve(Need(Capacity(cores=4, memory=0, disk=0)))
     assert reservation
     waiting = asyncio.create_task(ledger.released(ledger.releases))
     await asyncio.sleep(0)
@@ -64,7 +65,7 @@ def test_never_more_than_there_is_and_nothing_lost(steps):
     for cores, memory, disk, give_back in steps:
         if give_back and held:
             held.pop(0).release()
-        elif reservation := ledger.reserve(Capacity(cores, memory, disk)):
+        elif reservation := ledger.reserve(Need(Capacity(cores, memory, disk))):
             held.append(reservation)
         assert min(ledger.free.cores, ledger.free.memory, ledger.free.disk) >= 0
     for reservation in held:

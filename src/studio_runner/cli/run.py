@@ -95,9 +95,9 @@ def _settings_for(settings: Settings, queue: str) -> Settings:
 
 
 def _check_fits(request: "Request", host: "Host") -> None:
-    from studio_runner.runner.intake import never_fits
+    from studio_runner.runner.intake import need_of
 
-    if why := never_fits(request, host.ledger, cpu_only=host.settings.machine.cpu_only):
+    if why := host.ledger.shortfalls(need_of(request, cpu_only=host.settings.machine.cpu_only)):
         raise UsageError(
             f"The experiment cannot run on this machine: {'; '.join(why)}",
             hint="Ask for less, or `studio-runner submit` it to a queue that a larger machine serves.",

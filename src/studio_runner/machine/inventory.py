@@ -20,6 +20,19 @@ class Capacity:
     memory: int
     disk: int
 
+    def __add__(self, other: "Capacity") -> "Capacity":
+        return Capacity(self.cores + other.cores, self.memory + other.memory, self.disk + other.disk)
+
+    def __sub__(self, other: "Capacity") -> "Capacity":
+        return Capacity(self.cores - other.cores, self.memory - other.memory, self.disk - other.disk)
+
+    def __le__(self, other: "Capacity") -> bool:
+        """Whether it fits into `other`: no dimension is larger. (Of two, neither may fit into the other.)"""
+        return self.cores <= other.cores and self.memory <= other.memory and self.disk <= other.disk
+
+
+NOTHING = Capacity(cores=0, memory=0, disk=0)
+
 
 def inventory(settings: MachineSettings, working_dir: Path) -> Capacity:
     """Cores this process may run on, physical memory, space free on the disk of `working_dir`, each cut to its

@@ -1,23 +1,29 @@
 """Who has reserved how much of the machine. All in one event loop: no locks, no awaits between look and take."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
-from studio_runner.machine.inventory import Capacity
+from studio_runner.machine.cards import NO_ASSIGNMENT, Assignment, Cards, NoCards
+from studio_runner.machine.inventory import NOTHING, Capacity
+from studio_runner.machine.need import NO_GPUS, Need
 from studio_runner.messages.units import format_size
-
-NOTHING = Capacity(cores=0, memory=0, disk=0)
 
 
 class Reservation:
     """A share of the machine, given back piece by piece; giving back twice is harmless."""
 
-    def __init__(self, share: Capacity, give_back: Callable[[Capacity], None]) -> None:
+    def __init__(
+        self,
+        share: Capacity,
+        gpus: Assignment,
+        give_back: "Callable[[Reservation, Capacity, Assignment], None]",
+    ) -> None:
         self.share = share
+        self.gpus = gpus
         self._give_back = give_back
 
     def release_compute(self) -> None:
-        """Give back cores and memory (the processes are gone), keep the disk (the files are not)."""
+        """Give back cores, memory and GPUs (the processes are gone), keep the disk (the files are not)."""
         self._shrink_to(Capacity(cores=0, memory=0, disk=self.share.disk))
 
     def release(self) -> None:
@@ -25,43 +31,60 @@ class Reservation:
         self._shrink_to(NOTHING)
 
     def _shrink_to(self, rest: Capacity) -> None:
-        freed = _minus(self.share, rest)
-        self.share = rest
-        if freed != NOTHING:
-            self._give_back(freed)
+        freed, cards = self.share - rest, self.gpus
+        self.share, self.gpus = rest, NO_ASSIGNMENT
+        if freed != NOTHING or cards != NO_ASSIGNMENT:
+            self._give_back(self, freed, cards)
 
 
 class Ledger:
-    """The machine's account: `total` at the start, `free` now."""
+    """The machine's account: `total` at the start, `free` now, and the GPUs in `cards`."""
 
-    def __init__(self, total: Capacity) -> None:
+    def __init__(self, total: Capacity, cards: Cards | None = None) -> None:
         self.total = total
         self.free = total
+        self.cards: Cards = cards or NoCards()
         self.releases = 0
         """How often something was given back so far."""
+        self._held: dict[Reservation, None] = {}
         self._release = asyncio.Event()
 
-    def fits(self, need: Capacity) -> bool:
-        """Whether `need` is free now."""
+    @property
+    def held(self) -> Collection[Reservation]:
+        """The reservations that were not wholly given back, the oldest first."""
+        return self._held.keys()
+
+    def fits(self, need: Need, after: Collection[Reservation] = ()) -> bool:
+        """Whether `need` is free now, or would be if the reservations `after` were given back."""
         free = self.free
-        return need.cores <= free.cores and need.memory <= free.memory and need.disk <= free.disk
+        for reservation in after:
+            free = free + reservation.share
+        return need.share <= free and self.cards.fits(need.gpus, [reservation.gpus for reservation in after])
 
-    def reserve(self, need: Capacity) -> Reservation | None:
+    def reserve(self, need: Need) -> Reservation | None:
         """Take `need` off what is free, or None when it does not fit now."""
-        if not self.fits(need):
+        if not need.share <= self.free:
             return None
-        self.free = _minus(self.free, need)
-        return Reservation(need, self._freed)
+        cards = self.cards.take(need.gpus) if need.gpus else NO_ASSIGNMENT
+        if cards is None:
+            return None
+        self.free = self.free - need.share
+        reservation = Reservation(need.share, cards, self._freed)
+        self._held[reservation] = None
+        return reservation
 
-    def shortfalls(self, need: Capacity) -> list[str]:
+    def shortfalls(self, need: Need) -> list[str]:
         """Why `need` can never fit here, a phrase each; empty when it can."""
+        wanted, total = need.share, self.total
         found = []
-        if need.cores > self.total.cores:
-            found.append(f"{need.cores} cores wanted, {self.total.cores} here")
-        if need.memory > self.total.memory:
-            found.append(f"{format_size(need.memory)} memory wanted, {format_size(self.total.memory)} here")
-        if need.disk > self.total.disk:
-            found.append(f"{format_size(need.disk)} disk wanted, {format_size(self.total.disk)} here")
+        if wanted.cores > total.cores:
+            found.append(f"{wanted.cores} cores wanted, {total.cores} here")
+        if wanted.memory > total.memory:
+            found.append(f"{format_size(wanted.memory)} memory wanted, {format_size(total.memory)} here")
+        if wanted.disk > total.disk:
+            found.append(f"{format_size(wanted.disk)} disk wanted, {format_size(total.disk)} here")
+        if need.gpus != NO_GPUS and (why := self.cards.shortfall(need.gpus)):
+            found.append(why)
         return found
 
     async def released(self, seen: int) -> None:
@@ -69,16 +92,16 @@ class Ledger:
         while self.releases == seen:
             await self._release.wait()
 
-    def _freed(self, amount: Capacity) -> None:
-        self.free = Capacity(
-            cores=self.free.cores + amount.cores,
-            memory=self.free.memory + amount.memory,
-            disk=self.free.disk + amount.disk,
-        )
+    def changed(self) -> None:
+        """Something may fit now that did not before: it was given back, or a card that was set aside is well."""
         self.releases += 1
         self._release.set()
         self._release = asyncio.Event()
 
-
-def _minus(a: Capacity, b: Capacity) -> Capacity:
-    return Capacity(cores=a.cores - b.cores, memory=a.memory - b.memory, disk=a.disk - b.disk)
+    def _freed(self, reservation: Reservation, amount: Capacity, cards: Assignment) -> None:
+        self.free = self.free + amount
+        if cards != NO_ASSIGNMENT:
+            self.cards.give_back(cards)
+        if reservation.share == NOTHING:
+            self._held.pop(reservation, None)
+        self.changed()

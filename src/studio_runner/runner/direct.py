@@ -7,7 +7,7 @@ from pathlib import Path
 
 from studio_runner.config.settings import Settings
 from studio_runner.errors import InvalidMessageError, Reason
-from studio_runner.machine.ledger import NOTHING
+from studio_runner.machine.need import NO_NEED
 from studio_runner.messages.request import parse_request
 from studio_runner.process.follow import follow
 from studio_runner.queues.base import Ticket
@@ -92,7 +92,7 @@ def _admission(host: Host, body: bytes) -> Admission:
         request, error = parse_request(body), None
     except InvalidMessageError as trouble:
         request, error = None, trouble
-    need = need_of(request) if request else NOTHING
-    reservation = host.ledger.reserve(need) or host.ledger.reserve(NOTHING)
+    need = need_of(request, cpu_only=host.settings.machine.cpu_only) if request else NO_NEED
+    reservation = host.ledger.reserve(need) or host.ledger.reserve(NO_NEED)
     assert reservation  # noqa: S101 - nothing always fits
     return Admission(request, error, reservation, cancelled=lambda: None)

@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 
 from studio_runner.errors import InvalidMessageError
 from studio_runner.machine.inventory import Capacity
-from studio_runner.machine.ledger import NOTHING, Ledger, Reservation
+from studio_runner.machine.ledger import Ledger, Reservation
+from studio_runner.machine.need import NO_GPUS, NO_NEED, GpuNeed, Need
 from studio_runner.messages.request import Request, parse_request
 
 log = logging.getLogger(__name__)
@@ -40,17 +41,12 @@ class Admission:
         self.cancelled()
 
 
-def need_of(request: Request) -> Capacity:
-    """The share of a machine that a request asks for; at least one core."""
-    resources = request.resources
-    return Capacity(cores=max(1, resources.cpus), memory=resources.ram, disk=resources.hdd)
-
-
-def never_fits(request: Request, ledger: Ledger, *, cpu_only: bool) -> list[str]:
-    """Why the request can never run on this machine, a phrase each; empty when it can."""
-    wanted = max(request.resources.gpus, request.resources.gpu_count)
-    gpus = [f"{wanted} GPU wanted, none here"] if wanted and not cpu_only else []
-    return ledger.shortfalls(need_of(request)) + gpus
+def need_of(request: Request, *, cpu_only: bool) -> Need:
+    """The share of a machine that a request asks for; at least one core, and no GPUs where it is to do without."""
+    wanted = request.resources
+    share = Capacity(cores=max(1, wanted.cpus), memory=wanted.ram, disk=wanted.hdd)
+    gpus = GpuNeed(slots=wanted.gpus, cards=wanted.gpu_count, memory=wanted.gpu_mem)
+    return Need(share, gpus if gpus and not cpu_only else NO_GPUS)
 
 
 class Refused:
@@ -58,17 +54,16 @@ class Refused:
     before its turn comes, and need not be read for that."""
 
     def __init__(self) -> None:
-        self._entries: OrderedDict[tuple[int, int], tuple[Capacity, float]] = OrderedDict()
+        self._entries: OrderedDict[tuple[int, int], tuple[Need, float]] = OrderedDict()
 
-    def add(self, body: bytes, request: Request) -> None:
-        deadline = request.lifetime_deadline or float("inf")
-        self._entries[len(body), hash(body)] = need_of(request), deadline
+    def add(self, body: bytes, request: Request, need: Need) -> None:
+        self._entries[len(body), hash(body)] = need, request.lifetime_deadline or float("inf")
         if len(self._entries) > REMEMBERED:
             self._entries.popitem(last=False)
 
     def still(self, body: bytes, free: Ledger) -> bool:
         """The message was refused before, and nothing has changed that."""
-        need, deadline = self._entries.get((len(body), hash(body)), (NOTHING, 0.0))
+        need, deadline = self._entries.get((len(body), hash(body)), (NO_NEED, 0.0))
         return deadline > time.time() and not free.fits(need)
 
 
@@ -173,21 +168,22 @@ class Intake:
         try:
             request = parse_request(body)
         except InvalidMessageError as error:
-            return self._take(None, error, NOTHING)
+            return self._take(None, error, NO_NEED)
         if _over(request):
-            return self._take(request, None, NOTHING)
-        admission = self._admit_readable(queue, request)
+            return self._take(request, None, NO_NEED)
+        need = need_of(request, cpu_only=self._cpu_only)
+        admission = self._admit_readable(queue, request, need)
         if admission is None:
-            self._refused.add(body, request)
+            self._refused.add(body, request, need)
         return admission
 
-    def _admit_readable(self, queue: str, request: Request) -> Admission | None:
-        if why_never := never_fits(request, self._ledger, cpu_only=self._cpu_only):
+    def _admit_readable(self, queue: str, request: Request, need: Need) -> Admission | None:
+        if why_never := self._ledger.shortfalls(need):
             self._tell_once(queue, request.key, why_never)
             return None
-        return self._take(request, None, need_of(request))
+        return self._take(request, None, need)
 
-    def _take(self, request: Request | None, error: InvalidMessageError | None, need: Capacity) -> Admission | None:
+    def _take(self, request: Request | None, error: InvalidMessageError | None, need: Need) -> Admission | None:
         reservation = self._ledger.reserve(need)
         if reservation is None:
             return None

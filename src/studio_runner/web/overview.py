@@ -19,7 +19,6 @@ from studio_runner.reports.prometheus import ArtifactFigures, CacheFigures, Queu
 from studio_runner.reports.records import Record, Records
 from studio_runner.runner.attempt import Attempt
 from studio_runner.runner.daemon import Daemon
-from studio_runner.runner.intake import need_of
 from studio_runner.runner.outcome import of_reason
 from studio_runner.runner.trial import Trial
 from studio_runner.web.catalogue import Catalogue, ExperimentLine
@@ -199,7 +198,7 @@ async def _statuses(broker: KeptBroker) -> list[QueueStatus]:
 
 
 def _running(trial: Trial, now: float) -> Running:
-    need = need_of(trial.request)
+    share = trial.reservation.share
     return Running(
         key=trial.subject.key,
         attempt=trial.subject.number,
@@ -208,7 +207,7 @@ def _running(trial: Trial, now: float) -> Running:
         stage=trial.stage,
         started=trial.started_at,
         elapsed=now - trial.started_at,
-        cores=need.cores,
+        cores=share.cores,
         memory=memory(trial.process, sys.maxsize) if trial.process else 0,
-        memory_reserved=need.memory,
+        memory_reserved=share.memory,
     )

@@ -18,7 +18,7 @@ from studio_runner.messages.arguments import script_arguments
 from studio_runner.messages.artifact import Artifact
 from studio_runner.messages.request import Request, parse_request
 from studio_runner.messages.units import format_duration, format_size
-from studio_runner.runner.intake import need_of, never_fits
+from studio_runner.runner.intake import need_of
 from studio_runner.runner.prepare import WORKSPACE, spec_of
 from studio_runner.storage.access import access_to
 from studio_runner.storage.budget import DiskBudget
@@ -50,12 +50,13 @@ async def examine(body: bytes, here: Here) -> AsyncIterator[Finding]:
 
 def _resources(request: Request, here: Here) -> Iterator[Finding]:
     settings = here.settings
-    need = need_of(request)
+    need = need_of(request, cpu_only=settings.machine.cpu_only)
     ledger = Ledger(inventory(settings.machine, settings.places.working_dir))
-    amounts = {"memory": need.memory, "disk": need.disk}
+    share = need.share
+    amounts = {"memory": share.memory, "disk": share.disk}
     asked = [f"{format_size(amount)} {kind}" for kind, amount in amounts.items() if amount]
-    wanted = ", ".join([f"{need.cores} core{'' if need.cores == 1 else 's'}", *asked])
-    lacking = never_fits(request, ledger, cpu_only=settings.machine.cpu_only)
+    wanted = ", ".join([f"{share.cores} core{'' if share.cores == 1 else 's'}", *asked])
+    lacking = ledger.shortfalls(need)
     if lacking:
         mend = "Ask for less, or queue it where a larger machine serves the queue."
         yield problem("resources", f"it does not fit on this machine: {'; '.join(lacking)}", mend)
