@@ -7,8 +7,8 @@ from studio_runner.machine.inventory import NOTHING, Capacity
 
 @dataclass(frozen=True)
 class GpuNeed:
-    """`slots` measures throughput, all cards together; `cards` is how many, 0: as few as it takes; `memory` is bytes
-    of each card. Falsy when no card is wanted, whatever memory is named."""
+    """`slots` measures throughput, all cards together; `cards` is how many, 0: as few as it takes; `memory` is
+    bytes of each card. Falsy when no card is wanted, whatever memory is named."""
 
     slots: int = 0
     cards: int = 0
