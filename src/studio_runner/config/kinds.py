@@ -1,7 +1,7 @@
 """How the text or TOML value of a setting becomes its typed value; ValueError when it cannot."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,6 +51,33 @@ def _names(value: object) -> tuple[str, ...]:
     if isinstance(value, list):
         return tuple(_text(member) for member in value)
     return tuple(_text(value).replace(",", " ").split())
+
+
+def _slots(value: object) -> tuple[tuple[str, int], ...]:
+    """A table of names and whole numbers, or text such as `A100 = 30, RTX 4090 = 12`."""
+    rows = value.items() if isinstance(value, dict) else _assignments(_text(value))
+    return tuple((_card_name(name), _number_of_slots(number)) for name, number in rows)
+
+
+def _assignments(text: str) -> Iterator[tuple[str, object]]:
+    for entry in filter(None, map(str.strip, text.split(","))):
+        name, equals, number = entry.rpartition("=")
+        if not equals:
+            raise ValueError(f"no `=` in {entry!r}")
+        yield name.strip(), number
+
+
+def _card_name(name: str) -> str:
+    if not re.search(r"[A-Za-z0-9]", name):
+        raise ValueError("no name of a card before a number")
+    return name
+
+
+def _number_of_slots(value: object) -> int:
+    slots = units.parse_count(value) or 0
+    if not 1 <= slots <= 10_000:
+        raise ValueError("slots are whole numbers from 1 to 10000")
+    return slots
 
 
 def _pattern(value: object) -> str:
@@ -130,6 +157,10 @@ def _show_names(value: object) -> str:
     return ", ".join(value) if isinstance(value, tuple) else str(value)
 
 
+def _show_slots(value: object) -> str:
+    return ", ".join(f"{name} = {slots}" for name, slots in value) if isinstance(value, tuple) else str(value)
+
+
 _SPELLINGS = "a duration such as 90s, 1h30m or 2d, or a number of seconds"
 
 TEXT = Kind("TEXT", "text", _text)
@@ -143,6 +174,12 @@ PERIOD = Kind("DURATION", f"{_SPELLINGS}, at least 50 ms", _number(units.parse_d
 SIZE = Kind("SIZE", "a size such as 3gb, 512MiB or a number of bytes", _number(units.parse_size), _show_size)
 COUNT = Kind("NUMBER", "a whole number", _number(units.parse_count))
 TIMES = Kind("NUMBER", "a whole number, at least 1", _number(units.parse_count, 1))
+SLOTS = Kind(
+    "NAME=SLOTS,...",
+    "names of cards with their slots, such as A100=30,RTX 4090=12, or a table of them",
+    _slots,
+    _show_slots,
+)
 SWITCH = Kind("true|false", "true or false", _switch, _show_switch)
 ADDRESS = Kind("HOST:PORT", "HOST:PORT, for example 127.0.0.1:9090, or none", _address)
 LEVEL = _choice("debug", "info", "warning", "error")

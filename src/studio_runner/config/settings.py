@@ -96,6 +96,22 @@ class MachineSettings:
 
 
 @dataclass(frozen=True)
+class GpuSettings:
+    """How the machine's GPUs are shared out."""
+
+    slots: tuple[tuple[str, int], ...] = ()
+    """By a card's name or a part of it, before the table of those that are known."""
+    fractions: int = 1
+    """Experiments that may share a card."""
+    settling: float = 30.0
+    """Time a card has, after an experiment, until its memory and processes are gone."""
+    look: float = 10.0
+    """Period of looking whether the cards are well."""
+    probation: float = 600.0
+    """Time that a card must be quiet after its driver reported a fault."""
+
+
+@dataclass(frozen=True)
 class LimitSettings:
     """When the daemon ends by itself."""
 
@@ -171,6 +187,7 @@ class Settings:
     queues: QueueSettings
     storage: StorageSettings
     machine: MachineSettings
+    gpus: GpuSettings
     limits: LimitSettings
     experiments: ExperimentSettings
     caches: CacheSettings

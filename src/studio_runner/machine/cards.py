@@ -13,6 +13,8 @@ class Assignment:
 
     cards: tuple[str, ...] = ()
     vendor: str = "nvidia"
+    fraction: int = 1
+    """It has one part in this many of each of them, and shares them with others."""
 
 
 NO_ASSIGNMENT = Assignment()

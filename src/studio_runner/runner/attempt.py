@@ -189,6 +189,9 @@ class Attempt:
             found.append(watchers.time_limit(limit))
         if deadline := request.lifetime_deadline:
             found.append(watchers.lifetime(deadline))
+        if cards := trial.reservation.gpus.cards:
+            log.info("it has the GPUs %s", ", ".join(cards))
+            found.append(self._host.gpus.mishaps(trial.reservation.gpus, trial.output.note))
         requested = self._host.databases.stop_request(trial.subject)
         found.append(watchers.stop_request(requested, settings.experiments.stop_poll))
         if status := trial.artifacts.stop_watch():

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from studio_runner.config.settings import Settings
 from studio_runner.environments.base import EnvironmentProvider
+from studio_runner.machine.gpus.warden import Warden
 from studio_runner.machine.ledger import Ledger
 from studio_runner.process.spawn import Spawner
 from studio_runner.reports.base import Reports
@@ -43,6 +44,7 @@ class Host:
     """The runner's own environment; `inherited` is the part of it that every experiment gets."""
     inherited: Mapping[str, str]
     ledger: Ledger
+    gpus: Warden
     starts: Starts
     spawner: Spawner
     environments: EnvironmentProvider

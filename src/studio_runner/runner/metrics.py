@@ -3,7 +3,7 @@
 import asyncio
 import json
 import time
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping, Sequence
 from pathlib import Path
 
 from studio_runner.process.limits import TreeUsage, disk_usage, sample
@@ -23,13 +23,15 @@ async def _every(trial: Trial, process: Process, period: float) -> None:
     path = trial.directory / METRICS / f"attempt-{trial.subject.number}.jsonl"
     while True:
         await asyncio.sleep(period)
-        usage = sample(process.pids())
+        pids = process.pids()
+        usage = sample(pids)
+        gpus = await trial.host.gpus.usage(trial.reservation.gpus, pids)
         disk = await asyncio.to_thread(disk_usage, trial.directory)
-        await asyncio.to_thread(_append, path, _line(trial, usage, disk))
+        await asyncio.to_thread(_append, path, _line(trial, usage, disk, gpus))
 
 
-def _line(trial: Trial, usage: TreeUsage, disk: int) -> str:
-    """Times in seconds, sizes in bytes."""
+def _line(trial: Trial, usage: TreeUsage, disk: int, gpus: Sequence[Mapping[str, object]]) -> str:
+    """Times in seconds, sizes in bytes; GPUs only where the experiment has some."""
     now = time.time()
     document = {
         "time": now,
@@ -38,6 +40,7 @@ def _line(trial: Trial, usage: TreeUsage, disk: int) -> str:
         "cpu_seconds": usage.cpu_seconds,
         "processes": usage.processes,
         "disk": disk,
+        **({"gpus": gpus} if gpus else {}),
     }
     return json.dumps(document) + "\n"
 

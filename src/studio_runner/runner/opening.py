@@ -1,11 +1,13 @@
 """Opening a host: clear up after the dead, then start what attempts share."""
 
 import os
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 
 from studio_runner.config.settings import Settings
 from studio_runner.environments.virtualenv import VirtualenvProvider
+from studio_runner.machine.gpus.opening import no_warden, opened_warden
+from studio_runner.machine.gpus.warden import Warden
 from studio_runner.machine.inventory import inventory
 from studio_runner.machine.ledger import Ledger
 from studio_runner.process.environ import clean_environment
@@ -41,6 +43,7 @@ async def opened_host(
             Stores(settings.storage) as stores,
             _opened_cache(settings) as artifact_cache,
             _opened_reports(settings, identity, stores) as (kept, reporters),
+            _opened_machine(settings, variables) as (ledger, gpus),
         ):
             yield Host(
                 identity=identity,
@@ -48,7 +51,8 @@ async def opened_host(
                 settings=settings,
                 variables=variables,
                 inherited=clean_environment(variables),
-                ledger=Ledger(inventory(settings.machine, places.working_dir)),
+                ledger=ledger,
+                gpus=gpus,
                 starts=Starts(),
                 spawner=spawner,
                 environments=environments,
@@ -57,6 +61,19 @@ async def opened_host(
                 artifact_cache=artifact_cache,
                 databases=kept,
             )
+
+
+@asynccontextmanager
+async def _opened_machine(settings: Settings, environ: Mapping[str, str]) -> AsyncIterator[tuple[Ledger, Warden]]:
+    """The machine's account, and who looks after its GPUs."""
+    async with AsyncExitStack() as stack:
+        if settings.machine.cpu_only:
+            gpus = no_warden(settings.gpus)
+        else:
+            gpus = await stack.enter_async_context(opened_warden(settings.gpus, environ))
+        ledger = Ledger(inventory(settings.machine, settings.places.working_dir), gpus.pool)
+        await stack.enter_async_context(gpus.watching(ledger.changed))
+        yield ledger, gpus
 
 
 @asynccontextmanager

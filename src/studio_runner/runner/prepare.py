@@ -7,6 +7,7 @@ from pathlib import Path
 
 from studio_runner.environments.base import Environment, EnvironmentSpec
 from studio_runner.errors import ArtifactInvalidError
+from studio_runner.machine.cards import NO_ASSIGNMENT, Assignment
 from studio_runner.messages.request import Request
 from studio_runner.runner.trial import Trial
 
@@ -23,7 +24,9 @@ async def prepare(trial: Trial, stack: AsyncExitStack) -> Environment:
     (trial.directory / WORKSPACE).mkdir(exist_ok=True)
     provider = trial.host.environments
     async with asyncio.TaskGroup() as group:
-        entering = stack.enter_async_context(provider.prepare(spec_of(trial.request), trial.output.note))
+        entering = stack.enter_async_context(
+            provider.prepare(spec_of(trial.request, trial.reservation.gpus), trial.output.note)
+        )
         building = group.create_task(entering, name="prepare environment")
         group.create_task(trial.artifacts.fetch(trial.budget), name="fetch artifacts")
         if not trial.delivery.redelivered:
@@ -32,13 +35,14 @@ async def prepare(trial: Trial, stack: AsyncExitStack) -> Environment:
     return building.result()
 
 
-def spec_of(request: Request) -> EnvironmentSpec:
-    """What the request asks of its environment."""
+def spec_of(request: Request, gpus: Assignment = NO_ASSIGNMENT) -> EnvironmentSpec:
+    """What the request asks of its environment, when it has these GPUs."""
     return EnvironmentSpec(
         python=request.pythonver,
         requirements=tuple(request.experiment.pythonenv),
         extra=tuple(request.config.pip),
         variables=request.environment_variables,
+        gpus=bool(gpus.cards),
     )
 
 

@@ -6,6 +6,7 @@ from collections.abc import Coroutine
 
 from studio_runner.environments.base import Environment
 from studio_runner.errors import Reason
+from studio_runner.machine.gpus.visible import variables as visible_cards
 from studio_runner.messages.arguments import script_arguments
 from studio_runner.messages.request import Request
 from studio_runner.messages.secrets import is_secret_name
@@ -105,8 +106,7 @@ def variables(trial: Trial) -> dict[str, str]:
         **expand(trial.request.environment_variables, public),
         "STUDIOML_HOME": str(trial.host.settings.places.working_dir),
         "STUDIOML_EXPERIMENT": trial.directory.name,
-        "CUDA_VISIBLE_DEVICES": "-1",
-        "NVIDIA_VISIBLE_DEVICES": "-1",
+        **visible_cards(trial.reservation.gpus),
         ATTEMPT_VARIABLE: trial.host.premises.tag(trial.directory),
     }
 
