@@ -20,11 +20,11 @@ LINE = ExperimentLine(
 )  # fmt: skip
 RUNNING = Running(
     key="k2", attempt=1, queue="local_q", project="digits", stage="run", started=5.0, elapsed=65.0, cores=2,
-    memory=3 * GB, memory_reserved=4 * GB,
+    memory=3 * GB, memory_reserved=4 * GB, gpus=(),
 )  # fmt: skip
 RUNNER = RunnerView(
     host="h", runner="h-1", version="1.2.3", started=1.0, uptime=59.0, draining=False, total=Capacity(8, 16 * GB, 0),
-    free=Capacity(6, 12 * GB, 0), limits=RunnerLimits(0, 0, 0), running=[RUNNING],
+    free=Capacity(6, 12 * GB, 0), limits=RunnerLimits(0, 0, 0), running=[RUNNING], gpus=(),
 )  # fmt: skip
 QUEUE = QueueView("local_q", served=True, waiting=4, claimed=3, delayed=2, dead=1)
 

@@ -39,7 +39,7 @@ _INTERRUPTS = (signal.SIGINT, signal.SIGTERM)
 
 @click.command(context_settings=SCRIPT_CONTEXT)
 @experiment_options
-@with_settings("places", "storage", "machine", "experiments")
+@with_settings("places", "storage", "machine", "gpus", "experiments")
 @script_arguments
 @click.pass_obj
 def command(session: Session, settings: Settings, /, script: str, args: tuple[str, ...], **chosen: Any) -> int:

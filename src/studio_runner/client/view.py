@@ -135,6 +135,7 @@ class Details:
             "attempt": own.get("attempt"),
             "directory": own.get("directory"),
             "resources": _listed(resources) if isinstance(resources, Mapping) else resources,
+            "reserved": _reserved(self.record),
             "limit": document.get("max_duration"),
             **{label: _moment(self.record.time(name)) for name, label in _TIMES.items()},
             "duration": None if line.duration is None else format_duration(line.duration),
@@ -157,6 +158,24 @@ def _exit(own: Mapping[str, Any]) -> str | None:
 
 def _listed(resources: Mapping[str, Any]) -> str:
     return ", ".join(f"{name} {value}" for name, value in resources.items() if value)
+
+
+def _reserved(record: Record) -> str | None:
+    """What the last attempt had of its machine."""
+    found = record.own.get("attempts")
+    last = found[-1] if isinstance(found, list) and found else None
+    share = last.get("reserved") if isinstance(last, Mapping) else None
+    if not isinstance(share, Mapping):
+        return None
+    words = [f"{share.get('cores')} core{'' if share.get('cores') == 1 else 's'}"]
+    words += [
+        f"{format_size(share[kind])} {kind}"
+        for kind in ("memory", "disk")
+        if isinstance(share.get(kind), int) and share[kind]
+    ]
+    gpus = [gpu for gpu in share.get("gpus") or [] if isinstance(gpu, Mapping)]
+    part = f"1/{share['gpu_fraction']} of " if share.get("gpu_fraction") else ""
+    return ", ".join([*words, *(f"{part}{gpu.get('name')} ({gpu.get('uuid')})" for gpu in gpus)])
 
 
 def _moment(time: float | None) -> str | None:

@@ -33,11 +33,24 @@ class Subject:
 
 
 @dataclass(frozen=True)
+class Reserved:
+    """An attempt's share of the machine: whole cores, bytes of memory and disk, and its GPUs, UUID and name each.
+    `gpu_fraction`: it has one part in this many of each GPU."""
+
+    cores: int
+    memory: int
+    disk: int
+    gpus: Sequence[tuple[str, str]] = ()
+    gpu_fraction: int = 1
+
+
+@dataclass(frozen=True)
 class Started:
     """The attempt has its directory and its share of the machine."""
 
     subject: Subject
     at: float
+    reserved: Reserved | None = None
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import Any, TypeGuard, assert_never
 
 from studio_runner.errors import Reason
 from studio_runner.messages.secrets import mask_urls
-from studio_runner.reports.base import Checkpointed, Ended, Event, StageEntered, Started, Subject
+from studio_runner.reports.base import Checkpointed, Ended, Event, Reserved, StageEntered, Started, Subject
 from studio_runner.reports.records import OWN, merge, without_credentials
 
 Changes = Mapping[str, Any]
@@ -31,9 +31,9 @@ def noted(changes: Changes, event: Event) -> Changes:
             return _with(changes, {"time_last_checkpoint": event.at})
         case Ended() if event.reason is Reason.LEASE_LOST:
             # everything else in the record is its successor's
-            return {OWN: {_ATTEMPTS: [_end_of_attempt(event)]}}
+            return {OWN: {_ATTEMPTS: [_end_of_attempt(event, changes)]}}
         case Ended():
-            return _with(changes, _ended(event))
+            return _with(changes, _ended(event, changes))
     assert_never(event)
 
 
@@ -91,7 +91,8 @@ def stop_requested(document: Mapping[str, Any], subject: Subject) -> bool:
 
 def _started(event: Started) -> Changes:
     own = {**_whereabouts(event.subject), "stage": "prepare", "reason": None, "sentence": None}
-    entry = {**_attempt(event.subject), "started": event.at}
+    reserved = {"reserved": _share(event.reserved)} if event.reserved else {}
+    entry = {**_attempt(event.subject), "started": event.at, **reserved}
     return {
         "status": "running",
         "time_started": event.at,
@@ -100,7 +101,14 @@ def _started(event: Started) -> Changes:
     }
 
 
-def _ended(event: Ended) -> Changes:
+def _share(reserved: Reserved) -> dict[str, Any]:
+    share = {"cores": reserved.cores, "memory": reserved.memory, "disk": reserved.disk}
+    gpus = [{"uuid": uuid, "name": name} for uuid, name in reserved.gpus]
+    fraction = {"gpu_fraction": reserved.gpu_fraction} if reserved.gpu_fraction > 1 else {}
+    return {**share, "gpus": gpus, **fraction}
+
+
+def _ended(event: Ended, changes: Changes) -> Changes:
     own = {
         **_whereabouts(event.subject),
         "directory": None,
@@ -111,7 +119,7 @@ def _ended(event: Ended) -> Changes:
         "signal": event.signal,
         "peak_memory": event.peak_memory,
         "cpu_seconds": event.cpu_seconds,
-        _ATTEMPTS: [_end_of_attempt(event)],
+        _ATTEMPTS: [_end_of_attempt(event, changes)],
     }
     if not event.final:
         return {"status": "waiting", OWN: own}
@@ -132,9 +140,13 @@ def _attempt(subject: Subject) -> dict[str, Any]:
     return {"number": subject.number, "host": subject.host, "runner": subject.runner}
 
 
-def _end_of_attempt(event: Ended) -> dict[str, Any]:
+def _end_of_attempt(event: Ended, changes: Changes) -> dict[str, Any]:
+    """`changes` of the attempt so far tell what it had."""
+    begun = changes.get(OWN, {}).get(_ATTEMPTS) or [{}]
+    reserved = {"reserved": begun[-1]["reserved"]} if "reserved" in begun[-1] else {}
     return {
         **_attempt(event.subject),
+        **reserved,
         "started": event.started,
         "ended": event.at,
         "reason": event.reason.value,

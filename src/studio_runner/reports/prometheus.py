@@ -61,6 +61,17 @@ class QueueFigures:
 
 
 @dataclass(frozen=True)
+class GpuFigures:
+    """One GPU: its state, why it is set aside, and the keys of the experiments that have it."""
+
+    uuid: str
+    name: str
+    state: str
+    trouble: str = ""
+    experiments: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
 class Standing:
     """How things stand at the moment of a scrape."""
 
@@ -72,6 +83,7 @@ class Standing:
     queues: Sequence[QueueFigures]
     environments: CacheFigures
     artifacts: ArtifactFigures = ArtifactFigures()
+    gpus: Sequence[GpuFigures] = ()
 
 
 class Metrics:
@@ -171,6 +183,7 @@ def queue_type(queue: str) -> str:
 
 def _standing(standing: Standing) -> Iterator[Metric]:
     yield from _machine(standing)
+    yield from _gpus(standing.gpus)
     yield _running(standing.host, standing.running)
     yield from _queues(standing.host, standing.queues)
     yield from _artifacts(standing.host, standing.artifacts)
@@ -187,6 +200,26 @@ def _machine(standing: Standing) -> Iterator[Metric]:
         yield GaugeMetricFamily(f"studio_runner_capacity_{unit}", f"What experiments may have ({name}).", total)
         yield GaugeMetricFamily(f"studio_runner_reserved_{unit}", f"What experiments have ({name}).", total - free)
     yield GaugeMetricFamily("studio_runner_draining", "1 when nothing new is taken.", int(standing.draining))
+
+
+def _gpus(gpus: Sequence[GpuFigures]) -> Iterator[Metric]:
+    """The number of series is bounded by that of the cards, and of the experiments that share them."""
+    held = sum(bool(gpu.experiments) for gpu in gpus)
+    yield GaugeMetricFamily("studio_runner_capacity_gpus", "GPUs of this runner, well or not.", len(gpus))
+    yield GaugeMetricFamily("studio_runner_reserved_gpus", "GPUs that experiments have.", held)
+    states = GaugeMetricFamily("studio_runner_gpus", "GPUs by state.", labels=("state",))
+    for state in ("free", "in_use", "settling", "set_aside"):
+        states.add_metric((state,), sum(gpu.state == state for gpu in gpus))
+    aside = GaugeMetricFamily("studio_runner_gpu_set_aside", "1 while it is.", labels=("gpu", "name", "reason"))
+    holders = GaugeMetricFamily(
+        "studio_runner_gpu_reserved", "1 for each experiment that has it.", labels=("gpu", "name", "experiment")
+    )
+    for gpu in gpus:
+        if gpu.trouble:
+            aside.add_metric((gpu.uuid, gpu.name, gpu.trouble), 1)
+        for key in gpu.experiments:
+            holders.add_metric((gpu.uuid, gpu.name, key), 1)
+    yield from (states, aside, holders)
 
 
 def _running(host: str, subjects: Sequence[Subject]) -> Metric:

@@ -85,7 +85,7 @@ class Attempt:
         if self._delivery.redelivered and (earlier := await self._delivered_before(trial)):
             await self._report_end(trial.subject, earlier, None)
             return earlier
-        await self._host.reports.report(Started(trial.subject, trial.started_at))
+        await self._host.reports.report(Started(trial.subject, trial.started_at, trial.reserved()))
         outcome = self._worn_out() or await self._work(trial)
         self._starting.close()
         self._admission.reservation.release_compute()

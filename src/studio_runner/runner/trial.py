@@ -14,7 +14,7 @@ from studio_runner.process.base import Exit
 from studio_runner.process.output import Output
 from studio_runner.process.spawn import Process
 from studio_runner.queues.base import Delivery
-from studio_runner.reports.base import Subject
+from studio_runner.reports.base import Reserved, Subject
 from studio_runner.runner.artifacts import Artifacts
 from studio_runner.runner.host import Host
 from studio_runner.storage.budget import DiskBudget
@@ -48,6 +48,12 @@ class Trial:
     async def upload(self, labels: Iterable[str]) -> None:
         """Bring these artifacts back as they are now, and the metadata document."""
         await self.artifacts.upload(labels, self._metadata())
+
+    def reserved(self) -> Reserved:
+        """Its share of the machine, as it is now."""
+        share, gpus = self.reservation.share, self.reservation.gpus
+        named = [(uuid, self.host.gpus.pool.places[uuid].card.name) for uuid in gpus.cards]
+        return Reserved(share.cores, share.memory, share.disk, named, gpus.fraction)
 
     def _metadata(self) -> dict[str, bytes]:
         """The document by its file name; nothing where metadata is off."""

@@ -85,7 +85,12 @@ OPERATIONS: tuple[Operation, ...] = (
         {200: ("It can.", _READY), 503: ("It cannot; `reasons` say why.", _READY)},
     ),
     Operation("/metrics", "metrics", "Figures for Prometheus.", {200: ("The figures.", "text/plain")}),
-    Operation("/api/v1/runner", "runner", "The runner and what runs on it.", {200: ("Now.", _named(RunnerView))}),
+    Operation(
+        "/api/v1/runner",
+        "runner",
+        "The runner, its GPUs, and what runs on it.",
+        {200: ("Now.", _named(RunnerView))},
+    ),
     Operation(
         "/api/v1/queues",
         "queues",

@@ -11,11 +11,12 @@ from dataclasses import asdict, dataclass
 
 from studio_runner import __version__
 from studio_runner.errors import BrokerError, NotFoundError, Reason
+from studio_runner.machine.gpus.pool import CardState, Place
 from studio_runner.machine.inventory import Capacity
 from studio_runner.process.limits import memory
 from studio_runner.queues.base import KeptBroker, QueueStatus
 from studio_runner.queues.registry import kind_of, kinds_of
-from studio_runner.reports.prometheus import ArtifactFigures, CacheFigures, QueueFigures, Standing
+from studio_runner.reports.prometheus import ArtifactFigures, CacheFigures, GpuFigures, QueueFigures, Standing
 from studio_runner.reports.records import Record, Records
 from studio_runner.runner.attempt import Attempt
 from studio_runner.runner.daemon import Daemon
@@ -38,7 +39,7 @@ class RunnerLimits:
 @dataclass(frozen=True)
 class Running:
     """An experiment that runs here now. `elapsed` in seconds, `memory` what it has now and `cores` what is reserved
-    for it; sizes in bytes."""
+    for it, GPUs by UUID; sizes in bytes."""
 
     key: str
     attempt: int
@@ -50,6 +51,26 @@ class Running:
     cores: int
     memory: int
     memory_reserved: int
+    gpus: Sequence[str]
+
+
+@dataclass(frozen=True)
+class GpuView:
+    """A GPU of this runner, or a MIG instance of one (then with the UUID of its GPU as `parent`, and its
+    `profile`). `memory` in bytes; `trouble` says why it is set aside; `experiments` are the keys of those that have
+    it, in parts where it is shared."""
+
+    index: int
+    uuid: str
+    name: str
+    vendor: str
+    memory: int
+    slots: int
+    parent: str
+    profile: str
+    state: CardState
+    trouble: str
+    experiments: Sequence[str]
 
 
 @dataclass(frozen=True)
@@ -67,6 +88,7 @@ class RunnerView:
     free: Capacity
     limits: RunnerLimits
     running: Sequence[Running]
+    gpus: Sequence[GpuView]
 
 
 @dataclass(frozen=True)
@@ -108,6 +130,7 @@ class Overview:
             free=host.ledger.free,
             limits=RunnerLimits(limits.tasks, limits.idle_duration, limits.interval),
             running=[_running(trial, now) for trial in self._trials()],
+            gpus=self._gpus(),
         )
 
     async def queues(self) -> list[QueueView]:
@@ -166,6 +189,10 @@ class Overview:
             free=ledger.free,
             draining=self.daemon.draining,
             running=[trial.subject for trial in self._trials()],
+            gpus=[
+                GpuFigures(one.uuid, one.name, one.state.value, one.trouble, one.experiments)
+                for one in self._gpus()
+            ],
             queues=[
                 QueueFigures(
                     name=queue.name,
@@ -180,6 +207,14 @@ class Overview:
             environments=CacheFigures(cache.hits, cache.misses, cache.size),
             artifacts=ArtifactFigures(kept.hits, kept.misses) if kept else ArtifactFigures(),
         )
+
+    def _gpus(self) -> list[GpuView]:
+        holders: dict[str, list[str]] = {}
+        for trial in self._trials():
+            for uuid in trial.reservation.gpus.cards:
+                holders.setdefault(uuid, []).append(trial.subject.key)
+        places = self.daemon.host.gpus.pool.places
+        return [_gpu(place, holders.get(uuid, ())) for uuid, place in places.items()]
 
     def _trials(self) -> list[Trial]:
         return [attempt.trial for attempt in self.daemon.attempts if attempt.trial]
@@ -197,6 +232,23 @@ async def _statuses(broker: KeptBroker) -> list[QueueStatus]:
     return found
 
 
+def _gpu(place: Place, experiments: Sequence[str]) -> GpuView:
+    card = place.card
+    return GpuView(
+        index=card.index,
+        uuid=card.uuid,
+        name=card.name,
+        vendor=card.vendor,
+        memory=card.memory,
+        slots=card.slots,
+        parent=card.parent,
+        profile=card.profile,
+        state=place.state,
+        trouble=place.health.trouble,
+        experiments=experiments,
+    )
+
+
 def _running(trial: Trial, now: float) -> Running:
     share = trial.reservation.share
     return Running(
@@ -210,4 +262,5 @@ def _running(trial: Trial, now: float) -> Running:
         cores=share.cores,
         memory=memory(trial.process, sys.maxsize) if trial.process else 0,
         memory_reserved=share.memory,
+        gpus=trial.reservation.gpus.cards,
     )

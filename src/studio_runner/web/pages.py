@@ -13,7 +13,7 @@ from studio_runner.machine.inventory import Capacity
 from studio_runner.messages.units import format_size
 from studio_runner.web.catalogue import ExperimentLine
 from studio_runner.web.html import Markup, element, joined
-from studio_runner.web.overview import QueueView, RunnerView, Running
+from studio_runner.web.overview import GpuView, QueueView, RunnerView, Running
 
 STATIC = Path(__file__).with_name("static")
 FINISHED = 20
@@ -36,6 +36,7 @@ def dashboard(runner: RunnerView, queues: Sequence[QueueView], lines: Sequence[E
     ended = sorted((line for line in lines if line.time_finished), key=_finished, reverse=True)[:FINISHED]
     body = [
         _live("machine", "Machine", _machine(runner)),
+        *([_live("gpus", "GPUs", _gpus(runner.gpus), len(runner.gpus))] if runner.gpus else []),
         _live("running", "Running", _running(running), len(running)),
         _live("queues", "Queues", _queues(queues)),
         _live("finished", "Latest results", _ended(ended)),
@@ -142,11 +143,32 @@ def _running(running: Sequence[Running]) -> Markup:
             _since(one.started, one.elapsed),
             _memory(one),
             one.cores,
+            len(one.gpus),
         )
         for one in running
     ]
-    columns = ("Experiment", "Project?", "Queue?", "Stage", "Elapsed#", "Memory#", "Cores#?")
+    columns = ("Experiment", "Project?", "Queue?", "Stage", "Elapsed#", "Memory#", "Cores#?", "GPUs#?")
     return _table(columns, rows) if rows else _nothing("Nothing runs at the moment.")
+
+
+def _gpus(gpus: Sequence[GpuView]) -> Markup:
+    rows = [
+        (
+            gpu.index,
+            f"{gpu.name} MIG {gpu.profile}" if gpu.parent else gpu.name,
+            _size(gpu.memory),
+            gpu.slots,
+            [_gpu_state(gpu), f" {gpu.trouble}" if gpu.trouble else None],
+            joined(part for key in gpu.experiments for part in (_link(key), " ")),
+        )
+        for gpu in gpus
+    ]
+    return _table(("GPU#", "Name", "Memory#?", "Slots#?", "State", "Experiment"), rows)
+
+
+def _gpu_state(gpu: GpuView) -> Markup:
+    kind = {"free": "good", "in_use": "busy", "settling": "warn", "set_aside": "bad"}[gpu.state]
+    return e("span", gpu.state.replace("_", " "), class_=f"badge {kind}", title=gpu.uuid)
 
 
 def _memory(one: Running) -> str:
@@ -216,7 +238,8 @@ def _outcome(line: ExperimentLine) -> Markup:
 
 
 def _usage(running: Running) -> Markup:
-    return e("p", f"Memory: {_memory(running)}; cores: {running.cores}")
+    gpus = f"; GPUs: {', '.join(running.gpus)}" if running.gpus else ""
+    return e("p", f"Memory: {_memory(running)}; cores: {running.cores}{gpus}")
 
 
 def _output(line: ExperimentLine) -> Markup:

@@ -6,14 +6,17 @@ import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
-from studio_runner.cli.checkup.finding import Finding, Here, ok, problem
+from studio_runner.cli.checkup.finding import Finding, Here, ok, problem, warning
+from studio_runner.cli.checkup.gpus import looked_at, named, troubles
 from studio_runner.environments.indexes import IndexReader
 from studio_runner.environments.interpreters import Interpreters
 from studio_runner.environments.plan import Planner
 from studio_runner.environments.programs import clean
 from studio_runner.errors import EnvironmentFailedError, InvalidMessageError, ObjectNotFoundError, StudioRunnerError
+from studio_runner.machine.gpus.pool import Pool
 from studio_runner.machine.inventory import inventory
 from studio_runner.machine.ledger import Ledger
+from studio_runner.machine.need import GpuNeed
 from studio_runner.messages.arguments import script_arguments
 from studio_runner.messages.artifact import Artifact
 from studio_runner.messages.request import Request, parse_request
@@ -51,17 +54,30 @@ async def examine(body: bytes, here: Here) -> AsyncIterator[Finding]:
 def _resources(request: Request, here: Here) -> Iterator[Finding]:
     settings = here.settings
     need = need_of(request, cpu_only=settings.machine.cpu_only)
-    ledger = Ledger(inventory(settings.machine, settings.places.working_dir))
     share = need.share
     amounts = {"memory": share.memory, "disk": share.disk}
     asked = [f"{format_size(amount)} {kind}" for kind, amount in amounts.items() if amount]
     wanted = ", ".join([f"{share.cores} core{'' if share.cores == 1 else 's'}", *asked])
-    lacking = ledger.shortfalls(need)
-    if lacking:
-        mend = "Ask for less, or queue it where a larger machine serves the queue."
-        yield problem("resources", f"it does not fit on this machine: {'; '.join(lacking)}", mend)
-    else:
+    with looked_at(here) as (_, pool):
+        ledger = Ledger(inventory(settings.machine, settings.places.working_dir), pool)
+        if lacking := ledger.shortfalls(need):
+            mend = "Ask for less, or queue it where a larger machine serves the queue."
+            yield problem("resources", f"it does not fit on this machine: {'; '.join(lacking)}", mend)
+            return
         yield ok("resources", f"it fits here: {wanted}")
+        if settings.machine.cpu_only and (request.resources.gpus or request.resources.gpu_count):
+            yield warning("GPUs", "it asks for some, and runs without (--cpu-only)", "Start the runner without it.")
+        yield from _gpus(need.gpus, pool)
+
+
+def _gpus(need: GpuNeed, pool: Pool) -> Iterator[Finding]:
+    """Which cards it would get of those that are well now."""
+    if not need:
+        return
+    if assignment := pool.take(need):
+        yield ok("GPUs", f"on an idle machine it would get {named(pool, assignment)}")
+    else:
+        yield warning("GPUs", f"it has to wait: {troubles(pool)}", "`studio-runner doctor` tells of every card.")
 
 
 def _limits(request: Request) -> Iterator[Finding]:

@@ -22,6 +22,7 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.05, 1.0
 """Seconds between two looks at a card that settles: there is no event for memory that becomes free."""
 HEARING = 0.25
 """Seconds that a listener waits at a time, and so the longest that the end waits for it."""
+LISTENER = "listen to a GPU driver"
 
 _T = TypeVar("_T")
 
@@ -61,11 +62,8 @@ class Warden:
         await asyncio.gather(*map(self._look_at, self.pool.places.values()))
         self.pool.tell_when_vacated(self._vacated)
         try:
-            async with self._listening(), asyncio.TaskGroup() as group:
-                watching = [group.create_task(self._watch(place)) for place in self.pool.places.values()]
+            async with self._listening(), self._looking():
                 yield
-                for task in watching:
-                    task.cancel()
         finally:
             self.pool.tell_when_vacated(None)
 
@@ -105,6 +103,21 @@ class Warden:
     def _vacated(self, place: Place) -> None:
         self._looks[place.card.uuid].wake.set()
 
+    @asynccontextmanager
+    async def _looking(self) -> AsyncIterator[None]:
+        """A task per card; what goes wrong in the context is not theirs, so no group may wrap it."""
+        tasks = []
+        for place in self.pool.places.values():
+            task = asyncio.create_task(self._watch(place), name=f"watch {place.card.called}")
+            task.add_done_callback(partial(_ended, place))
+            tasks.append(task)
+        try:
+            yield
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
     async def _watch(self, place: Place) -> None:
         """Each card by itself: one that has hung keeps no other waiting."""
         wake, pause = self._looks[place.card.uuid].wake, self._period
@@ -119,11 +132,11 @@ class Warden:
 
     async def _look_at(self, place: Place) -> None:
         look, health = self._looks[place.card.uuid], place.health
-        before, could = health.trouble, health.well
         if look.answer is None:
             driver = self._drivers[place.card.vendor]
             look.answer, look.since = in_thread(partial(driver.condition, place.card)), time.monotonic()
         done, _ = await asyncio.wait([look.answer], timeout=ANSWER)
+        before, could = health.trouble, health.well
         if done:
             condition, look.answer = look.answer.result(), None
             self._judge(place, condition, look.since)
@@ -165,9 +178,10 @@ class Warden:
         over, threads = threading.Event(), []
         loop = asyncio.get_running_loop()
         for driver in self._drivers.values():
-            if listener := driver.listen():
+            if listener := await in_thread(driver.listen):
                 tell = partial(_call_soon, loop, self._alarmed)
-                threads.append(threading.Thread(target=_hear, args=(listener, over, tell), daemon=True))
+                thread = threading.Thread(target=_hear, args=(listener, over, tell), name=LISTENER, daemon=True)
+                threads.append(thread)
         for thread in threads:
             thread.start()
         try:
@@ -175,7 +189,16 @@ class Warden:
         finally:
             over.set()
             for thread in threads:
-                await in_thread(thread.join)
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(ANSWER):
+                        await in_thread(thread.join)
+
+
+def _ended(place: Place, task: "asyncio.Task[None]") -> None:
+    """A card that nobody looks after any more is given to nobody."""
+    if not task.cancelled() and (error := task.exception()):
+        log.error("%s is set aside: its watch broke", place.card.called, exc_info=error)
+        place.health.trouble = "its watch broke; the runner's log says how"
 
 
 def _call_soon(loop: asyncio.AbstractEventLoop, callback: Callable[[Alarm], None], alarm: Alarm) -> None:
