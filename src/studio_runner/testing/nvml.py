@@ -291,6 +291,11 @@ class FakeDriver:
         """What puts it in the place of the real library."""
         return {"PYTHONPATH": str(self.directory), DIRECTORY_VARIABLE: str(self.directory)}
 
+    @property
+    def begun(self) -> bool:
+        """Whether anybody has ever asked it anything."""
+        return (self.directory / "begun").exists()
+
     @contextmanager
     def change(self) -> Iterator[list[FakeCard]]:
         """The cards, to be changed; they are so when the context ends."""
@@ -307,9 +312,6 @@ def fake_nvml(directory: Path, cards: Sequence[FakeCard]) -> FakeDriver:
     """A driver with these cards in the directory."""
     directory.mkdir(parents=True, exist_ok=True)
     write_cards(directory, cards)
-    for card in cards:
-        for uuid in (card.uuid, *(instance.uuid for instance in card.instances)):
-            (directory / uuid).mkdir(exist_ok=True)
     (directory / "xid").touch()
     (directory / "pynvml.py").write_text(_MODULE)
     (directory / "sitecustomize.py").write_text(
@@ -337,6 +339,10 @@ class _FromDirectory(FakeNvml):
         super().__init__()
         self._directory = directory
         self._heard = 0
+
+    def nvmlInit(self) -> None:
+        super().nvmlInit()
+        (self._directory / "begun").touch()
 
     def _all(self) -> list[FakeCard]:
         cards = read_cards(self._directory)
@@ -378,6 +384,9 @@ def read_cards(directory: Path) -> list[FakeCard]:
 
 def write_cards(directory: Path, cards: Sequence[FakeCard]) -> None:
     """Whole, as a reader in another process must see it."""
+    for card in cards:
+        for uuid in (card.uuid, *(instance.uuid for instance in card.instances)):
+            (directory / uuid).mkdir(exist_ok=True)
     new = directory / "cards.json.new"
     new.write_text(json.dumps([asdict(card) for card in cards]))
     new.rename(directory / "cards.json")

@@ -35,7 +35,7 @@ def several(cards: Sequence[Card], need: GpuNeed, count: int) -> list[Card] | No
     sufficient = [group for group in alike if len(group) >= count and group[0].slots * count >= need.slots]
     if sufficient:
         return min(sufficient, key=lambda group: size(group[0]))[:count]
-    found = [_mixed(of_vendor, need.slots, count) for of_vendor in _by_vendor(usable)]
+    found = [_mixed(of_vendor, need.slots, count) for of_vendor in by_vendor(usable)]
     mixed = [chosen for chosen in found if chosen]
     return min(mixed, key=_total) if mixed else None
 
@@ -43,7 +43,7 @@ def several(cards: Sequence[Card], need: GpuNeed, count: int) -> list[Card] | No
 def fewest(cards: Sequence[Card], need: GpuNeed) -> int:
     """How few cards of one vendor have the slots together; 0 when not all of them have."""
     found = 0
-    for of_vendor in _by_vendor(joinable(cards, need)):
+    for of_vendor in by_vendor(joinable(cards, need)):
         total = 0
         for count, card in enumerate(sorted(of_vendor, key=size, reverse=True), 1):
             total += card.slots
@@ -85,7 +85,7 @@ def _keep(picks: dict[int, _Pick], pick: _Pick) -> None:
         picks[pick.slots] = pick
 
 
-def _by_vendor(cards: Iterable[Card]) -> list[list[Card]]:
+def by_vendor(cards: Iterable[Card]) -> list[list[Card]]:
     found: dict[str, list[Card]] = {}
     for card in cards:
         found.setdefault(card.vendor, []).append(card)

@@ -8,7 +8,7 @@ from functools import cached_property
 
 from studio_runner.machine.cards import NO_ASSIGNMENT, Assignment
 from studio_runner.machine.gpus.card import Card
-from studio_runner.machine.gpus.choice import amount, fewest, joinable, parts, several, size
+from studio_runner.machine.gpus.choice import amount, by_vendor, fewest, joinable, parts, several, size
 from studio_runner.machine.gpus.health import Health, Patience
 from studio_runner.machine.need import GpuNeed
 from studio_runner.messages.units import format_size
@@ -149,12 +149,19 @@ def _why_not(cards: Sequence[Card], need: GpuNeed) -> str:
     largest = max(card.memory for card in cards)
     if need.memory > largest:
         return f"GPUs with {format_size(need.memory)} wanted (gpuMem), the largest here has {format_size(largest)}"
-    usable = joinable(cards, need) if wanted > 1 else [card for card in cards if card.memory >= need.memory]
+    single = [card for card in cards if card.memory >= need.memory]
+    usable = single if need.cards == 1 else joinable(cards, need)
     with_memory = f" with {format_size(need.memory)}" if need.memory else ""
-    if wanted > len(usable):
+    if need.cards > max(map(len, by_vendor(usable)), default=0):
         divided = sum(bool(card.parent) for card in cards)
         mig = f" (of {divided} MIG instances an experiment can use one)" if divided else ""
         return f"{wanted} GPUs{with_memory} wanted, {len(usable)} here{mig}"
-    most = sum(sorted((card.slots for card in usable), reverse=True)[: need.cards or len(usable)])
+    together = max((_most(of_vendor, need.cards or len(usable)) for of_vendor in by_vendor(usable)), default=0)
+    most = together if need.cards else max(together, _most(single, 1))
     cards_wanted = f" on {wanted} GPU{'' if wanted == 1 else 's'}" if need.cards else ""
     return f"{need.slots} GPU slots{with_memory} wanted{cards_wanted}, at most {most} here"
+
+
+def _most(cards: Sequence[Card], count: int) -> int:
+    """Slots of so many of them together."""
+    return sum(sorted((card.slots for card in cards), reverse=True)[:count])
