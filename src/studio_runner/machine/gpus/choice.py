@@ -1,13 +1,14 @@
 """Which cards an experiment gets: the smallest that suffice, and several that are alike."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from itertools import groupby
 
 from studio_runner.machine.gpus.card import Card
 from studio_runner.machine.need import GpuNeed
 
 Kind = tuple[str, str, int, int]
+_Pick = tuple[int, tuple[Card, ...]]
+"""Memory and cards."""
 
 
 def kind(card: Card) -> Kind:
@@ -35,7 +36,7 @@ def several(cards: Sequence[Card], need: GpuNeed, count: int) -> list[Card] | No
     sufficient = [group for group in alike if len(group) >= count and group[0].slots * count >= need.slots]
     if sufficient:
         return min(sufficient, key=lambda group: size(group[0]))[:count]
-    found = [_mixed(of_vendor, need.slots, count) for of_vendor in by_vendor(usable)]
+    found = [_mixed(of_vendor, need, count) for of_vendor in by_vendor(usable)]
     mixed = [chosen for chosen in found if chosen]
     return min(mixed, key=_total) if mixed else None
 
@@ -53,36 +54,28 @@ def fewest(cards: Sequence[Card], need: GpuNeed) -> int:
     return found
 
 
-@dataclass(frozen=True)
-class _Pick:
-    """Some cards, and what they come to."""
-
-    cards: tuple[Card, ...] = ()
-    slots: int = 0
-    memory: int = 0
-
-    def plus(self, card: Card) -> "_Pick":
-        return _Pick((*self.cards, card), self.slots + card.slots, self.memory + card.memory)
+def suffice(cards: Iterable[Card], need: GpuNeed, count: int) -> bool:
+    """Whether `count` of the cards, of one vendor, have the slots together."""
+    return any(
+        len(of_vendor) >= count and sum(sorted(card.slots for card in of_vendor)[-count:]) >= need.slots
+        for of_vendor in by_vendor(joinable(cards, need))
+    )
 
 
-def _mixed(cards: Sequence[Card], slots: int, count: int) -> list[Card] | None:
-    """The pick of `count` cards with at least these slots and as few more as possible: all sums that can be had,
-    each with the least memory, card by card."""
-    if len(cards) < count or sum(sorted(card.slots for card in cards)[-count:]) < slots:
+def _mixed(cards: Sequence[Card], need: GpuNeed, count: int) -> list[Card] | None:
+    """The pick of `count` cards of one vendor with at least the slots and as few more as possible: all sums that
+    can be had of so many cards, each with the least memory, card by card."""
+    if not suffice(cards, need, count):
         return None
-    picks: list[dict[int, _Pick]] = [{0: _Pick()}, *({} for _ in range(count))]
+    picks: list[dict[int, _Pick]] = [{0: (0, ())}, *({} for _ in range(count))]
     for card in cards:
         for number in range(count - 1, -1, -1):
-            for pick in list(picks[number].values()):
-                _keep(picks[number + 1], pick.plus(card))
-    sums = [total for total in picks[count] if total >= slots]
-    return list(picks[count][min(sums)].cards) if sums else None
-
-
-def _keep(picks: dict[int, _Pick], pick: _Pick) -> None:
-    known = picks.get(pick.slots)
-    if known is None or pick.memory < known.memory:
-        picks[pick.slots] = pick
+            more = picks[number + 1]
+            for slots, (memory, chosen) in picks[number].items():
+                together, bytes_together = slots + card.slots, memory + card.memory
+                if together not in more or bytes_together < more[together][0]:
+                    more[together] = bytes_together, (*chosen, card)
+    return list(picks[count][min(total for total in picks[count] if total >= need.slots)][1])
 
 
 def by_vendor(cards: Iterable[Card]) -> list[list[Card]]:

@@ -8,7 +8,7 @@ from functools import cached_property
 
 from studio_runner.machine.cards import NO_ASSIGNMENT, Assignment
 from studio_runner.machine.gpus.card import Card
-from studio_runner.machine.gpus.choice import amount, by_vendor, fewest, joinable, parts, several, size
+from studio_runner.machine.gpus.choice import amount, by_vendor, fewest, joinable, parts, several, size, suffice
 from studio_runner.machine.gpus.health import Health, Patience
 from studio_runner.machine.need import GpuNeed
 from studio_runner.messages.units import format_size
@@ -96,7 +96,7 @@ class Pool:
         if self._single(need):
             return any(parts(place.card, need, 1) for place in self._ascending)
         count = need.cards or fewest(self.cards, need)
-        return bool(count) and several(self.cards, need, count) is not None
+        return bool(count) and suffice(self.cards, need, count)
 
     def _choose(self, need: GpuNeed, returned: dict[str, int]) -> Assignment | None:
         """Cards of those that are well and not taken, when so much of them as `returned` says were given back."""
