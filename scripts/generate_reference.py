@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Write the parts of docs/reference that the code knows best: commands, settings, the request's schema, the API.
+"""Write the parts of docs/reference that the code knows best: commands, settings, cards, the request's schema, the API.
 
 scripts/generate_reference.py [DIRECTORY]   (default: docs/reference of this checkout)
 """
@@ -18,9 +18,11 @@ from studio_runner.cli.options import SettingOption
 from studio_runner.config.cascade import CONFIG_VARIABLE, SYSTEM_FILE, default_of
 from studio_runner.config.options import NOT_HERE, OPTIONS, Option, variable_name
 from studio_runner.config.settings import Settings
+from studio_runner.machine.gpus import slots
 from studio_runner.messages.schema import schema_text
 from studio_runner.web import openapi
 
+REFERENCE = Path(__file__).resolve().parent.parent / "docs" / "reference"
 EVERYWHERE = {"config", "debug"}
 WIDTH = 100  # not that of the terminal where this happens to run
 MADE = "<!-- made by scripts/generate_reference.py; change the code, then run `make docs` -->"
@@ -70,8 +72,7 @@ The flags are refused; the variables are warned about when the runner starts.
 
 
 def main() -> None:
-    default = Path(__file__).resolve().parent.parent / "docs" / "reference"
-    directory = Path(sys.argv[1]) if len(sys.argv) > 1 else default
+    directory = Path(sys.argv[1]) if len(sys.argv) > 1 else REFERENCE
     for name, text in pages().items():
         (directory / name).write_text(text, "utf-8")
 
@@ -81,6 +82,7 @@ def pages() -> dict[str, str]:
     return {
         "configuration.md": configuration(),
         "cli.md": command_line(),
+        "gpus.md": gpus(),
         "request.schema.json": schema_text(),
         "openapi.json": openapi.document(),
     }
@@ -107,6 +109,18 @@ def _setting(option: Option) -> str:
         f"Default {default}. Accepted is {option.kind.accepted}.<br>\n"
         f"Flag: {flags}. Variables: {variables}.\n\n"
     )
+
+
+def gpus() -> str:
+    """The page, with the table of slots put in its place."""
+    start, end = "<!-- table: made by scripts/generate_reference.py -->\n", "<!-- end -->"
+    before, rest = (REFERENCE / "gpus.md").read_text("utf-8").split(start, 1)
+    tables = (
+        f"\n### {title}\n\n| card | slots |\n|---|---:|\n"
+        + "".join(f"| {name} | {count} |\n" for name, count in rows.items())
+        for title, rows in slots.GROUPS.items()
+    )
+    return before + start + "".join(tables) + "\n" + end + rest.split(end, 1)[1]
 
 
 def command_line() -> str:

@@ -1,6 +1,9 @@
+from pathlib import Path
+
 import pytest
 
 from studio_runner.machine.gpus.card import Card
+from studio_runner.machine.gpus.nvml import HARMLESS
 from studio_runner.machine.gpus.slots import OLD, UNKNOWN, is_known, with_slots
 
 
@@ -64,3 +67,9 @@ def test_an_instance_has_its_share_of_the_card():
     assert slots("NVIDIA A100-SXM4-40GB", (("A100", 28),), **part) == 12
     assert slots("NVIDIA A100-SXM4-40GB", (("MIG 3g.20gb", 11), ("A100", 28)), **part) == 11
     assert slots("NVIDIA A30", parent="GPU-0", profile="1g.6gb", share=1 / 40) == 1
+
+
+def test_the_page_tells_of_the_default_and_of_the_faults_that_are_none():
+    page = (Path(__file__).parents[2] / "docs" / "reference" / "gpus.md").read_text()
+    assert f"a card with none of them has {UNKNOWN}." in page
+    assert ", ".join(map(str, sorted(HARMLESS))) in page
