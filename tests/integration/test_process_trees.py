@@ -149,7 +149,7 @@ print(json.dumps({
         "umask": 0o022,
         "core": [0, 0],
         "own session": True,
-        "oom": 500,
+        "oom": 300,
     }
     assert int(status["SigBlk"], 16) == 0
     interpreters_own = (1 << signal.SIGPIPE - 1) | (1 << signal.SIGXFSZ - 1)

@@ -19,20 +19,44 @@ _PAGE = os.sysconf("SC_PAGE_SIZE")
 _TICK = os.sysconf("SC_CLK_TCK")
 
 
+OOM_SCORE, OOM_SCORE_UNBOUND = 300, 1000
+"""How willingly the kernel, short of memory, takes an experiment: one that named its memory, and one that did not.
+The runner's own figure is about 0: it goes last."""
+
+
+@dataclass(frozen=True)
+class Membership:
+    """Control groups, by their files: a process that writes 0 into each of `join` is a member; `kill` says what to
+    write where before members are killed one by one."""
+
+    join: tuple[str, ...] = ()
+    kill: tuple[tuple[str, str], ...] = ()
+
+
+NO_GROUPS = Membership()
+
+
 @dataclass(frozen=True)
 class Limits:
-    """Kernel limits of every process of a tree; 0 leaves the runner's own. Core dumps are always off.
+    """What every process of a tree starts with; 0 leaves the runner's own limits. Core dumps are always off.
 
-    A limit on the number of processes is left out on purpose: the kernel counts them per user, so one experiment
-    would be refused a fork because of its neighbours.
+    `processes` counts all of the user's, not those of the tree: good for keeping the last process numbers free, not
+    for a bound on one experiment, which would be refused a fork because of its neighbours.
     """
 
     open_files: int = 0
     file_size: int = 0
+    processes: int = 0
+    oom_score: int = OOM_SCORE
+    groups: Membership = NO_GROUPS
 
     def kernel(self) -> list[tuple[int, int, int]]:
         """As (resource, soft, hard), never above what this process has itself."""
-        wanted = ((resource.RLIMIT_NOFILE, self.open_files), (resource.RLIMIT_FSIZE, self.file_size))
+        wanted = (
+            (resource.RLIMIT_NOFILE, self.open_files),
+            (resource.RLIMIT_FSIZE, self.file_size),
+            (resource.RLIMIT_NPROC, self.processes),
+        )
         return [(resource.RLIMIT_CORE, 0, 0), *(_bounded(kind, value) for kind, value in wanted if value)]
 
 

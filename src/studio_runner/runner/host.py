@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from studio_runner.config.settings import Settings
 from studio_runner.environments.base import EnvironmentProvider
 from studio_runner.machine.ledger import Ledger
+from studio_runner.process.cgroups.groups import Groups
 from studio_runner.process.spawn import Spawner
 from studio_runner.reports.base import Reports
 from studio_runner.reports.databases import Databases
@@ -44,6 +45,7 @@ class Host:
     inherited: Mapping[str, str]
     ledger: Ledger
     starts: Starts
+    groups: Groups
     spawner: Spawner
     environments: EnvironmentProvider
     reports: Reports

@@ -6,8 +6,11 @@ from contextlib import asynccontextmanager
 
 from studio_runner.config.settings import Settings
 from studio_runner.environments.virtualenv import VirtualenvProvider
-from studio_runner.machine.inventory import inventory
+from studio_runner.machine.inventory import Capacity, inventory
 from studio_runner.machine.ledger import Ledger
+from studio_runner.process.cgroups.files import Share
+from studio_runner.process.cgroups.groups import Groups, opened_groups, room_for_all
+from studio_runner.process.cgroups.hierarchy import Found, find, switched_off
 from studio_runner.process.environ import clean_environment
 from studio_runner.process.spawn import Spawner
 from studio_runner.reports.base import Reporter, Reports
@@ -31,11 +34,14 @@ async def opened_host(
     places = settings.places
     places.working_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     with occupied(places.working_dir, identity.runner) as premises:
-        await recover(places.working_dir)
+        found = switched_off() if settings.machine.cgroups == "off" else find()
+        await recover(places.working_dir, found)
         scatter(places.working_dir / "experiments")
         scatter(places.store / "experiments")
         variables = dict(os.environ)
+        total = inventory(settings.machine, places.working_dir)
         async with (
+            _opened_groups(found, identity, total) as groups,
             Spawner() as spawner,
             VirtualenvProvider(places.cache_dir, settings.caches.environments, spawner, variables) as environments,
             Stores(settings.storage) as stores,
@@ -48,8 +54,9 @@ async def opened_host(
                 settings=settings,
                 variables=variables,
                 inherited=clean_environment(variables),
-                ledger=Ledger(inventory(settings.machine, places.working_dir)),
+                ledger=Ledger(total),
                 starts=Starts(),
+                groups=groups,
                 spawner=spawner,
                 environments=environments,
                 reports=Reports([*reporters, *listeners]),
@@ -57,6 +64,14 @@ async def opened_host(
                 artifact_cache=artifact_cache,
                 databases=kept,
             )
+
+
+@asynccontextmanager
+async def _opened_groups(found: Found, identity: Identity, total: Capacity) -> AsyncIterator[Groups]:
+    """The control groups of this runner; its experiments leave it some memory."""
+    share = Share(memory=room_for_all(found, total.memory), cores=total.cores)
+    with opened_groups(found, identity.runner, share) as groups:
+        yield groups
 
 
 @asynccontextmanager
