@@ -27,6 +27,7 @@ class Reason(StrEnum):
     STOPPED = "stopped"
     OUT_OF_MEMORY = "out_of_memory"
     DISK_EXCEEDED = "disk_exceeded"
+    PROCESSES_EXCEEDED = "processes_exceeded"
     ENVIRONMENT_FAILED = "environment_failed"
     ARTIFACT_MISSING = "artifact_missing"
     ARTIFACT_INVALID = "artifact_invalid"

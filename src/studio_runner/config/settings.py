@@ -93,6 +93,12 @@ class MachineSettings:
     max_disk: int
     cpu_only: bool
     """Use no GPUs: experiments that ask for some run without them."""
+    cgroups: str = "auto"
+    """`auto`: limits by control groups where they can be made; `off`: by watching only."""
+    cpu_quota: bool = False
+    """An experiment gets no more than its `cpus` even if cores are idle."""
+    max_processes: int = 4096
+    """Processes and threads of one experiment."""
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ import socket
 import struct
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 LENGTH = struct.Struct("!I")
 SPAWN, TERMINATE, KILL = b"s", b"t", b"k"
@@ -39,8 +39,8 @@ _LINGER = 0.1
 """Seconds that processes left behind by the script get to end by themselves (`script | tee log`)."""
 _RETRY_MS = 50
 """Between two rounds of killing; each round finds what was forked meanwhile."""
-_OOM_SCORE = 500
-"""The kernel, short of memory, is to take an experiment and not the runner."""
+_FREEZES = 30
+"""Times that processes are stopped before all are killed; who forks faster than that is met in the next round."""
 _SHIELDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGPIPE)
 """Ignored here: a service manager signals everything at once, and these processes end by their sockets."""
 _MAXRSS_UNIT = 1024 if LINUX else 1
@@ -101,6 +101,7 @@ def main(descriptor: int) -> None:
     os.chdir("/")
     _own_signals()
     if LINUX:
+        outweigh()
         _prctl(_PR_SET_NAME, b"studio-keeper")
         _prctl(_PR_SET_CHILD_SUBREAPER, 1)
     gc.disable()  # nothing here makes cycles, and a collection would unshare the pages of every supervisor
@@ -108,6 +109,13 @@ def main(descriptor: int) -> None:
     with socket.socket(fileno=descriptor) as server:
         server.setblocking(True)
         _Keeper(server).serve()
+
+
+def outweigh(nice: int = -20) -> None:
+    """Where the kernel deals out processor time by session, have this one count for eighty-six of those that a
+    script can open by the thousand. Only root may; for others nothing changes."""
+    with contextlib.suppress(OSError):
+        _write("/proc/self/autogroup", str(nice))
 
 
 def _own_signals() -> None:
@@ -140,6 +148,43 @@ def _kill(pids: list[int], number: int) -> None:
     for pid in pids:
         with contextlib.suppress(ProcessLookupError, PermissionError):  # gone, or another user's by now (setuid)
             os.kill(pid, number)
+
+
+def _frozen() -> list[int]:
+    """Every process below this one, all of them stopped: one that is killed makes room for the next fork of
+    another, one that is stopped does not fork."""
+    found: dict[int, None] = {}
+    with before_others():
+        for _ in range(_FREEZES):
+            fresh = [pid for pid in descendants(os.getpid()) if pid not in found]
+            if not fresh:
+                break
+            found.update(dict.fromkeys(fresh))
+            _kill(_whole_groups(fresh), signal.SIGSTOP)
+    return list(found)
+
+
+@contextlib.contextmanager
+def before_others() -> Iterator[None]:
+    """With real-time priority, if this user may have it: thousands that fork leave no time to anybody else."""
+    try:
+        os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(1))
+    except OSError:
+        yield
+        return
+    try:
+        yield
+    finally:
+        os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
+
+
+def _whole_groups(pids: list[int]) -> list[int]:
+    """As numbers to signal, whole process groups first: at once, so nothing in them can fork away."""
+    own, groups = os.getpgrp(), set[int]()
+    for pid in pids:
+        with contextlib.suppress(OSError):
+            groups.add(os.getpgid(pid))
+    return [*(-group for group in groups - {own}), *pids]
 
 
 class _Children:
@@ -264,8 +309,10 @@ def _supervise(control: socket.socket) -> None:
         if order != SPAWN:  # meant for the tree that has just ended by itself
             continue
         request = _receive_request(control)
-        tree = _Tree(control, children)
-        if request and tree.start(request, output):
+        if request is None:
+            return
+        tree = _Tree(control, children, request)
+        if tree.start(output):
             tree.attend()
 
 
@@ -278,18 +325,52 @@ def _receive_request(control: socket.socket) -> "_Request | None":
 
 
 class _Request:
-    """What a supervisor is to start; `limits` as (resource, soft, hard)."""
+    """What a supervisor is to start; `limits` as (resource, soft, hard).
 
-    def __init__(self, argv: list[str], env: dict[str, str], cwd: str, limits: list[tuple[int, int, int]]) -> None:
+    `join` are files of control groups, where a 0 makes a member; `kill` what is to be written where to end all
+    members; `oom_score` how willingly the kernel, short of memory, takes it.
+    """
+
+    def __init__(  # noqa: PLR0913, PLR0917 - the fields of the JSON object
+        self,
+        argv: list[str],
+        env: dict[str, str],
+        cwd: str,
+        limits: list[tuple[int, int, int]],
+        oom_score: int,
+        join: list[str],
+        kill: list[tuple[str, str]],
+    ) -> None:
         self.argv, self.env, self.cwd, self.limits = argv, env, cwd, limits
+        self.oom_score, self.join, self.kill = oom_score, join, kill
+
+    def kill_groups(self) -> None:
+        """Best effort: the rounds of signals end the tree as well, if it does not fork faster."""
+        for path, value in self.kill:
+            with contextlib.suppress(OSError):
+                _write(path, value)
+
+    def remove_groups(self) -> None:
+        """For a runner that is dead; its next start would do it, whenever that is."""
+        for path in self.join:
+            group = os.path.dirname(path)
+            with contextlib.suppress(OSError):
+                os.rmdir(group)
+                os.rmdir(os.path.dirname(group))  # the runner's own, unless others are still in it
+
+
+def _write(path: str, value: str) -> None:
+    with open(path, "r+b", buffering=0) as file:
+        file.write(value.encode())
 
 
 class _Tree:
     """One script and all that it forks."""
 
-    def __init__(self, control: socket.socket, children: _Children) -> None:
+    def __init__(self, control: socket.socket, children: _Children, request: _Request) -> None:
         self._control = control
         self._children = children
+        self._request = request
         self._main = 0
         self._status: int | None = None
         self._linger_until = 0.0
@@ -299,14 +380,14 @@ class _Tree:
         self._peak_memory = 0
         self._cpu_seconds = 0.0
 
-    def start(self, request: _Request, output: int) -> bool:
+    def start(self, output: int) -> bool:
         """Fork and execute; the pipe closes by itself when the execution worked and tells what failed when not."""
         supervisor = os.getpid()
         read, write = os.pipe()
         try:
             self._main = os.fork()
             if self._main == 0:
-                _execute(request, output, write, supervisor)
+                _execute(self._request, output, write, supervisor)
         except OSError as error:
             os.write(write, _line({"error": error.errno, "at": "fork"}))
         finally:
@@ -328,18 +409,22 @@ class _Tree:
         poll = select.poll()
         poll.register(self._control, select.POLLIN)
         poll.register(self._children.descriptor, select.POLLIN)
+        orphaned = False
         while True:
             ready = dict(poll.poll(self._patience()))
             if not self._collect():
                 break
             if self._control.fileno() in ready and not self._obey():
                 poll.unregister(self._control)
+                orphaned = True
             if self._status is not None and not self._terminating and time.monotonic() >= self._linger_until:
                 self._killing = True
             if self._killing:
                 self._signal(signal.SIGKILL)
         if not LINUX:
             self._signal(signal.SIGKILL)
+        if orphaned:
+            self._request.remove_groups()
         self._report()
 
     def _report(self) -> None:
@@ -388,8 +473,10 @@ class _Tree:
 
     def _signal(self, number: int) -> None:
         """To every process of the tree; elsewhere than on Linux the script's group is all that can be reached."""
+        if number == signal.SIGKILL:
+            self._request.kill_groups()
         if LINUX:
-            _kill(descendants(os.getpid()), number)
+            _kill(_frozen() if number == signal.SIGKILL else descendants(os.getpid()), number)
         if not LINUX or (number == signal.SIGKILL and self._status is None):
             _kill([-self._main], number)  # at once for a whole group, so nothing in it can fork away
 
@@ -405,14 +492,17 @@ def _line(message: dict[str, object]) -> bytes:
 
 def _execute(request: _Request, output: int, report: int, supervisor: int) -> None:
     """In the child: become the script. Descriptors beyond 0, 1 and 2 close themselves on execution."""
-    at = "prepare"
+    at = "group"
     try:
+        for path in request.join:
+            _write(path, "0")
+        at = "prepare"
         os.setsid()
         if LINUX:
             _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
             if os.getppid() != supervisor:  # it died before the line above took effect
                 os._exit(1)
-            _raise_oom_score()
+            _raise_oom_score(request.oom_score)
         for number in _SHIELDED:
             signal.signal(number, signal.SIG_DFL)
         os.umask(0o022)
@@ -431,11 +521,11 @@ def _execute(request: _Request, output: int, report: int, supervisor: int) -> No
         os._exit(127)
 
 
-def _raise_oom_score() -> None:
+def _raise_oom_score(score: int) -> None:
     """Best effort: where a container forbids it, the runner shares the script's risk."""
     with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "r+b", buffering=0) as file:
-        if int(file.read()) < _OOM_SCORE:  # an orchestrator may have set more
-            file.write(b"%d" % _OOM_SCORE)
+        if int(file.read()) < score:  # an orchestrator may have set more
+            file.write(b"%d" % score)
 
 
 if __name__ == "__main__":

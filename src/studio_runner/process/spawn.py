@@ -318,6 +318,9 @@ def _encoded(command: Command, limits: Limits) -> bytes:
         "env": dict(command.env),
         "cwd": str(command.cwd),
         "limits": limits.kernel(),
+        "oom_score": limits.oom_score,
+        "join": limits.groups.join,
+        "kill": limits.groups.kill,
     }
     body = json.dumps(request).encode()
     return keeper.LENGTH.pack(len(body)) + body

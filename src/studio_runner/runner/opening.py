@@ -8,10 +8,15 @@ from studio_runner.config.settings import Settings
 from studio_runner.environments.virtualenv import VirtualenvProvider
 from studio_runner.machine.gpus.opening import no_warden, opened_warden
 from studio_runner.machine.gpus.warden import Warden
-from studio_runner.machine.inventory import inventory
+from studio_runner.machine.inventory import Capacity, inventory
 from studio_runner.machine.ledger import Ledger
+from studio_runner.process.cgroups.files import Share
+from studio_runner.process.cgroups.groups import Groups, opened_groups, room_for_all
+from studio_runner.process.cgroups.hierarchy import Found, find, switched_off
+from studio_runner.process.diskwatch import DiskWatch
 from studio_runner.process.environ import clean_environment
 from studio_runner.process.spawn import Spawner
+from studio_runner.process.treewatch import TreeWatch
 from studio_runner.reports.base import Reporter, Reports
 from studio_runner.reports.databases import Databases
 from studio_runner.reports.opening import dashboard_address, opened_reporters
@@ -33,17 +38,22 @@ async def opened_host(
     places = settings.places
     places.working_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     with occupied(places.working_dir, identity.runner) as premises:
-        await recover(places.working_dir)
+        found = switched_off() if settings.machine.cgroups == "off" else find()
+        await recover(places.working_dir, found)
         scatter(places.working_dir / "experiments")
         scatter(places.store / "experiments")
         variables = dict(os.environ)
+        total = inventory(settings.machine, places.working_dir)
         async with (
+            _opened_groups(found, identity, total) as groups,
+            TreeWatch() as trees,
+            DiskWatch() as disks,
             Spawner() as spawner,
             VirtualenvProvider(places.cache_dir, settings.caches.environments, spawner, variables) as environments,
             Stores(settings.storage) as stores,
             _opened_cache(settings) as artifact_cache,
             _opened_reports(settings, identity, stores) as (kept, reporters),
-            _opened_machine(settings, variables) as (ledger, gpus),
+            _opened_ledger(settings, variables, total) as (ledger, gpus),
         ):
             yield Host(
                 identity=identity,
@@ -54,6 +64,9 @@ async def opened_host(
                 ledger=ledger,
                 gpus=gpus,
                 starts=Starts(),
+                groups=groups,
+                trees=trees,
+                disks=disks,
                 spawner=spawner,
                 environments=environments,
                 reports=Reports([*reporters, *listeners]),
@@ -64,16 +77,26 @@ async def opened_host(
 
 
 @asynccontextmanager
-async def _opened_machine(settings: Settings, environ: Mapping[str, str]) -> AsyncIterator[tuple[Ledger, Warden]]:
+async def _opened_ledger(
+    settings: Settings, environ: Mapping[str, str], total: Capacity
+) -> AsyncIterator[tuple[Ledger, Warden]]:
     """The machine's account, and who looks after its GPUs."""
     async with AsyncExitStack() as stack:
         if settings.machine.cpu_only:
             gpus = no_warden(settings.gpus)
         else:
             gpus = await stack.enter_async_context(opened_warden(settings.gpus, environ))
-        ledger = Ledger(inventory(settings.machine, settings.places.working_dir), gpus.pool)
+        ledger = Ledger(total, gpus.pool)
         await stack.enter_async_context(gpus.watching(ledger.changed))
         yield ledger, gpus
+
+
+@asynccontextmanager
+async def _opened_groups(found: Found, identity: Identity, total: Capacity) -> AsyncIterator[Groups]:
+    """The control groups of this runner; its experiments leave it some memory."""
+    share = Share(memory=room_for_all(found, total.memory), cores=total.cores)
+    with opened_groups(found, identity.runner, share) as groups:
+        yield groups
 
 
 @asynccontextmanager

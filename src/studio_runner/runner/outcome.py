@@ -36,6 +36,7 @@ RULES: Mapping[Reason, Rule] = MappingProxyType(
         Reason.STOPPED: Rule(Settle.ACK, "The experiment was stopped on request."),
         Reason.OUT_OF_MEMORY: Rule(Settle.ACK, "The script used more memory than it asked for."),
         Reason.DISK_EXCEEDED: Rule(Settle.ACK, "The experiment used more disk than it asked for."),
+        Reason.PROCESSES_EXCEEDED: Rule(Settle.ACK, "The script started more processes and threads than it may."),
         Reason.ENVIRONMENT_FAILED: Rule(Settle.ACK, "The Python environment could not be built."),
         Reason.ARTIFACT_MISSING: Rule(Settle.ACK, "An artifact that the experiment needs is not in its store."),
         Reason.ARTIFACT_INVALID: Rule(Settle.ACK, "An artifact of the experiment cannot be used."),

@@ -10,81 +10,73 @@ from studio_runner.machine.gpus.visible import variables as visible_cards
 from studio_runner.messages.arguments import script_arguments
 from studio_runner.messages.request import Request
 from studio_runner.messages.secrets import is_secret_name
-from studio_runner.messages.units import format_size
 from studio_runner.messages.variables import expand
-from studio_runner.process.base import Exit
+from studio_runner.process.base import Command, Exit
 from studio_runner.process.environ import ATTEMPT_VARIABLE
-from studio_runner.process.limits import Limits, memory_watch
 from studio_runner.process.spawn import Process
-from studio_runner.runner import watchers
+from studio_runner.runner.bounds import Bounds, bounds
 from studio_runner.runner.checkpoint import checkpoints
-from studio_runner.runner.halt import Halt
 from studio_runner.runner.metrics import samples
-from studio_runner.runner.outcome import RULES, Outcome, of_reason
+from studio_runner.runner.outcome import RULES, Outcome
 from studio_runner.runner.prepare import WORKSPACE
 from studio_runner.runner.trial import Trial
+
+THREAD_VARIABLES = (
+    "OMP_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "BLIS_NUM_THREADS",
+    "VECLIB_MAXIMUM_THREADS",
+    "NUMEXPR_NUM_THREADS",
+    "NUMBA_NUM_THREADS",
+    "RAYON_NUM_THREADS",
+    "POLARS_MAX_THREADS",
+    "TF_NUM_INTRAOP_THREADS",
+    "TF_NUM_INTEROP_THREADS",
+)
+"""Libraries take every core of the machine unless these tell them how many there are for them."""
 
 
 async def run_script(trial: Trial, environment: Environment) -> Outcome:
     """Run the script to its end; when cancelled, stop its whole tree first. `trial.exit` is set either way."""
     command = environment.command(arguments(trial.request), variables(trial), trial.directory / WORKSPACE)
     trial.describe_start(environment)
+    async with bounds(trial) as held:
+        return await held.explained(outcome_of(await _run(trial, command, held)))
+
+
+async def _run(trial: Trial, command: Command, held: Bounds) -> Exit:
     reader, writer = os.pipe()
     draining = asyncio.create_task(trial.output.drain(reader), name="drain output")
     try:
         try:
-            trial.process = process = await trial.host.spawner.spawn(command, writer, Limits())
+            trial.process = process = await trial.host.spawner.spawn(command, writer, held.limits())
         finally:
             os.close(writer)
         trial.starting.close()
         try:
-            await _attended(trial, process)
+            await _attended(trial, process, held)
         finally:
-            trial.exit = await process.stop(trial.host.settings.experiments.grace)
+            trial.exit = held.measured(await process.stop(trial.host.settings.experiments.grace))
             trial.reservation.release_compute()
             trial.describe_end()
     finally:
         await draining
-    return outcome_of(trial.exit)
+    return trial.exit
 
 
-async def _attended(trial: Trial, process: Process) -> None:
+async def _attended(trial: Trial, process: Process, held: Bounds) -> None:
     """Wait for the process beside everything that goes on while it runs."""
+    beside: list[Coroutine[None, None, None]] = [
+        *checkpoints(trial),
+        *samples(trial, process),
+        *held.beside(process),
+    ]
     async with asyncio.TaskGroup() as group:
-        beside = [group.create_task(task) for task in _beside(trial, process)]
+        tasks = [group.create_task(one) for one in beside]
         await process.wait()
-        for task in beside:
+        for task in tasks:
             task.cancel()
-
-
-def _beside(trial: Trial, process: Process) -> list[Coroutine[None, None, None]]:
-    resources = trial.request.resources
-    found = [*checkpoints(trial), *samples(trial, process)]
-    if resources.ram:
-        found.append(_memory(process, resources.ram))
-    if resources.hdd:
-        found.append(_disk(trial, process, resources.hdd))
-    return found
-
-
-async def _memory(process: Process, limit: int) -> None:
-    """`ram`, over the whole tree. No grace: it would go on growing."""
-    peak = await memory_watch(process, limit)
-    process.kill()
-    raise Halt(
-        of_reason(
-            Reason.OUT_OF_MEMORY, f"It asked for {format_size(limit)} (ram) and had {format_size(peak)} in use."
-        )
-    )
-
-
-async def _disk(trial: Trial, process: Process, limit: int) -> None:
-    """`hdd`. No grace: it would go on writing."""
-    try:
-        await watchers.disk(trial.directory, limit)
-    except Halt:
-        process.kill()
-        raise
 
 
 def arguments(request: Request) -> tuple[str, ...]:
@@ -99,8 +91,7 @@ def variables(trial: Trial) -> dict[str, str]:
     cores = str(max(1, trial.request.resources.cpus))
     return {
         **trial.host.inherited,
-        "OMP_NUM_THREADS": cores,
-        "MKL_NUM_THREADS": cores,
+        **dict.fromkeys(THREAD_VARIABLES, cores),
         "PYTHONUNBUFFERED": "1",
         "AWS_SDK_LOAD_CONFIG": "1",
         **expand(trial.request.environment_variables, public),
