@@ -2,11 +2,14 @@
 
 import os
 import subprocess
+import tempfile
 import uuid
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
 
+from servers.apptainer import make_sandbox, make_sif, runtime
 from servers.moto import MotoSQS
 from servers.process import MissingServerError
 from servers.rabbitmq import RabbitMQ, installed
@@ -124,3 +127,36 @@ def certificates(tmp_path_factory):
         openssl("x509", "-req", "-in", f"{name}.csr", "-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial",
                 "-days", "2", "-extfile", "ext", "-out", f"{name}.pem")  # fmt: skip
     return directory
+
+
+@pytest.fixture(scope="session")
+def apptainer():
+    """The program that runs containers, apptainer or singularity."""
+    try:
+        return runtime()
+    except MissingServerError as error:
+        missing(error)
+
+
+@pytest.fixture(scope="session")
+def image_place():
+    """A directory that every account can read: pytest's own are closed to others."""
+    with tempfile.TemporaryDirectory(prefix="studio-runner-images-") as place:
+        directory = Path(place)
+        directory.chmod(0o755)
+        yield directory
+
+
+@pytest.fixture(scope="session")
+def image_sandbox(image_place):
+    """A small image as a directory: a shell, a few tools, Python. Not to be changed."""
+    return make_sandbox(image_place / "box")
+
+
+@pytest.fixture(scope="session")
+def image_sif(apptainer, image_sandbox, image_place):
+    """The same image as a SIF file."""
+    try:
+        return make_sif(image_sandbox, image_place / "box.sif")
+    except MissingServerError as error:
+        missing(error)
