@@ -1,8 +1,8 @@
 """Let ELF files that were linked against a newer glibc run on this machine's, where that takes no more than a name.
 
-Headers since glibc 2.38 turn `strtol` into `__isoc23_strtol`. Each such symbol that is not defined is pointed at its
-older namesake, which is the tail of the same string, and the versions that this glibc lacks become its base version.
-In place, of the same size. Anything else that is too new is an error. 64-bit little-endian files only.
+Headers since glibc 2.38 turn `strtol` into `__isoc23_strtol`. Each such symbol that is not defined is pointed at
+its older namesake, which is the tail of the same string, and the versions that this glibc lacks become its base
+version. In place, of the same size. Anything else that is too new is an error. 64-bit little-endian files only.
 """
 
 import os
