@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 from studio_runner.process.output import LONGEST_MARKER, Gap, find_gap
+from studio_runner.process.regular import open_regular
 
 _SHORTEST, _LONGEST = 0.02, 0.2
 """Pauses between two looks, in seconds. It polls: a network file system has nothing to subscribe to."""
@@ -15,7 +16,7 @@ _PIECE = 1 << 18
 async def follow(path: Path, done: Callable[[], bool], start: int = 0) -> AsyncIterator[bytes]:
     """What is in the file from the byte `start` on, then what is appended, until `done()` and everything is read.
 
-    The file need not exist yet, and may be removed meanwhile. When its middle is left out, the marker stands for
+    The file need not exist yet, and may be removed meanwhile; a link in its place is not followed. When its middle is left out, the marker stands for
     what was not read of it yet.
     """
     reader = _Reader(path, start)
@@ -68,18 +69,16 @@ class _Reader:
         return data
 
     def _open(self) -> None:
-        try:
-            self._file = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
-        except FileNotFoundError:
-            return
-        self._gap = _gap_in(self._file)
+        file = open_regular(self._path)
+        if file is not None:
+            self._file, self._gap = file, _gap_in(file)
 
     def _replaced(self) -> bool:
         if self._file < 0:
             return False
         try:
-            return self._path.stat().st_ino != os.fstat(self._file).st_ino
-        except FileNotFoundError:
+            return self._path.lstat().st_ino != os.fstat(self._file).st_ino
+        except (FileNotFoundError, NotADirectoryError):
             return False
 
     def _move_over(self) -> None:
