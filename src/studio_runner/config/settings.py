@@ -128,6 +128,18 @@ class ExperimentSettings:
 
 
 @dataclass(frozen=True)
+class ContainerSettings:
+    """How containers are run."""
+
+    runtime: Path | None
+    """The program; None: apptainer or singularity, whichever PATH has."""
+    network: bool
+    """They have the host's; otherwise none at all."""
+    environments: bool
+    """Requirements are installed for the image's own interpreter; otherwise the image must have what it needs."""
+
+
+@dataclass(frozen=True)
 class CacheSettings:
     """Byte budgets of what is kept between experiments."""
 
@@ -173,6 +185,7 @@ class Settings:
     machine: MachineSettings
     limits: LimitSettings
     experiments: ExperimentSettings
+    containers: ContainerSettings
     caches: CacheSettings
     reports: ReportSettings
     http: HttpSettings

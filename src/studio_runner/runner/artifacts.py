@@ -1,5 +1,6 @@
 """The artifacts of one attempt: which are fetched, which are uploaded and when, and the two that are documents.
 
+The image of a container is no file of the experiment's: `_singularity` is left to whoever runs it.
 `_status` is the experimenter's and only read. `_results` is the runner's last word. `_metadata` is uploaded as
 individual objects, one per attempt. Every other mutable artifact is a directory that goes up when it changed.
 """
@@ -20,6 +21,7 @@ from studio_runner.messages.artifact import Artifact
 from studio_runner.messages.request import Request
 from studio_runner.messages.results import stop_requested
 from studio_runner.runner import retval
+from studio_runner.runner.contained import IMAGE
 from studio_runner.runner.fence import Fence
 from studio_runner.runner.host import Host
 from studio_runner.storage.access import access_to
@@ -66,7 +68,9 @@ class Artifacts:
         self._places = {
             label: Place(artifact, *_opened(host.stores, request, artifact), directory / label)
             for label, artifact in request.artifacts.items()
+            if label != IMAGE
         }
+        self._named = request.artifacts
         self.fence = self._make_fence(request.body, {"attempt": number, "runner": host.identity.runner})
         still_mine = self.fence.hold if self.fence else None
         self._uploads = {
@@ -181,11 +185,11 @@ class Artifacts:
 
     def addresses(self) -> dict[str, str]:
         """Label to address, without what opens it."""
-        return {label: place.artifact.address for label, place in self._places.items()}
+        return {label: artifact.address for label, artifact in self._named.items()}
 
     def names(self) -> dict[str, str]:
         """Label to the name of its object, for `_results.json`."""
-        return {label: place.artifact.name for label, place in self._places.items()}
+        return {label: artifact.name for label, artifact in self._named.items()}
 
 
 def _opened(stores: Stores, request: Request, artifact: Artifact) -> tuple[Store, str]:
