@@ -77,8 +77,8 @@ class Content:
 
 
 class Registry(Server):
-    """Starts when entered, on the same port again with `start`. `user` and `password` are what it wants to see where
-    `auth` is not `none`."""
+    """Starts when entered, on the same port again with `start`. `user` and `password` are what it wants to see
+    where `auth` is not `none`."""
 
     user = "somebody"
     password = "open/sesame"  # noqa: S105  # of a server that lives for one test

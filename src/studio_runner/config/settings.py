@@ -128,11 +128,33 @@ class ExperimentSettings:
 
 
 @dataclass(frozen=True)
+class ContainerSettings:
+    """Experiments that bring a container image."""
+
+    use: str
+    """`allowed` or `refused`."""
+    require: bool
+    """Experiments without an image are left to other runners."""
+    sources: tuple[str, ...]
+    """Patterns of addresses that images may come from; empty: any."""
+    registry_auth: Path | None
+    """File with logins at registries, in Docker's form."""
+    plain_http: tuple[str, ...]
+    """Registries (`HOST[:PORT]`) that are spoken to without TLS."""
+    pull_timeout: float
+    recheck: float
+    """After this long a registry is asked again what a tag means."""
+    unpack: str
+    """Whether image files are unpacked once: `auto` (where they cannot be mounted), `always` or `never`."""
+
+
+@dataclass(frozen=True)
 class CacheSettings:
     """Byte budgets of what is kept between experiments."""
 
     environments: int
     artifacts: int
+    images: int
 
 
 @dataclass(frozen=True)
@@ -173,6 +195,7 @@ class Settings:
     machine: MachineSettings
     limits: LimitSettings
     experiments: ExperimentSettings
+    containers: ContainerSettings
     caches: CacheSettings
     reports: ReportSettings
     http: HttpSettings
