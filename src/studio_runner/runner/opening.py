@@ -1,10 +1,14 @@
 """Opening a host: clear up after the dead, then start what attempts share."""
 
 import os
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 
 from studio_runner.config.settings import Settings
+from studio_runner.environments.images.provider import KeptImages
+from studio_runner.environments.images.pull import Puller, runtime_path
+from studio_runner.environments.programs import Programs
 from studio_runner.environments.virtualenv import VirtualenvProvider
 from studio_runner.machine.inventory import inventory
 from studio_runner.machine.ledger import Ledger
@@ -38,6 +42,9 @@ async def opened_host(
         async with (
             Spawner() as spawner,
             VirtualenvProvider(places.cache_dir, settings.caches.environments, spawner, variables) as environments,
+            KeptImages(
+                places.cache_dir, settings.caches.images, settings.containers, _puller(settings, spawner, variables)
+            ) as images,
             Stores(settings.storage) as stores,
             _opened_cache(settings) as artifact_cache,
             _opened_reports(settings, identity, stores) as (kept, reporters),
@@ -52,11 +59,18 @@ async def opened_host(
                 starts=Starts(),
                 spawner=spawner,
                 environments=environments,
+                images=images,
                 reports=Reports([*reporters, *listeners]),
                 stores=stores,
                 artifact_cache=artifact_cache,
                 databases=kept,
             )
+
+
+def _puller(settings: Settings, spawner: Spawner, variables: Mapping[str, str]) -> Puller:
+    """Pulls with whichever runtime is on the path when there is something to pull."""
+    path = clean_environment(variables)["PATH"]
+    return Puller(Programs(spawner), partial(runtime_path, path), variables, settings.caches.images)
 
 
 @asynccontextmanager

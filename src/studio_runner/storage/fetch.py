@@ -22,7 +22,6 @@ from studio_runner.storage.receive import Digest, Placement, Sink, verify
 from studio_runner.storage.tar import END
 from studio_runner.storage.threads import in_thread
 
-
 Receive = Callable[[Path, DiskBudget], Sink]
 """Makes what takes an object's bytes and puts them into the directory."""
 
