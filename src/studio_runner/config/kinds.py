@@ -148,3 +148,5 @@ ADDRESS = Kind("HOST:PORT", "HOST:PORT, for example 127.0.0.1:9090, or none", _a
 LEVEL = _choice("debug", "info", "warning", "error")
 HTTP_SCHEME = _choice("http", "https")
 LOG_FORMAT = _choice("text", "json")
+USE = _choice("allowed", "refused")
+UNPACK = _choice("auto", "always", "never")

@@ -44,4 +44,5 @@ def _system_path(path: str) -> str:
 
 
 def _of_environment(directory: Path) -> bool:
-    return (directory.parent / "pyvenv.cfg").exists() or (directory.parent / "conda-meta").exists()
+    # unlike Path.exists, os.path's is False for what this user may not look at
+    return any(os.path.exists(directory.parent / name) for name in ("pyvenv.cfg", "conda-meta"))  # noqa: PTH110

@@ -16,8 +16,8 @@ _PIECE = 1 << 18
 async def follow(path: Path, done: Callable[[], bool], start: int = 0) -> AsyncIterator[bytes]:
     """What is in the file from the byte `start` on, then what is appended, until `done()` and everything is read.
 
-    The file need not exist yet, and may be removed meanwhile; a link in its place is not followed. When its middle is left out, the marker stands for
-    what was not read of it yet.
+    The file need not exist yet, and may be removed meanwhile; a link in its place is not followed. When its middle
+    is left out, the marker stands for what was not read of it yet.
     """
     reader = _Reader(path, start)
     pause = _SHORTEST

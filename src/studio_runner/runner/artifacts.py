@@ -21,9 +21,9 @@ from studio_runner.messages.artifact import Artifact
 from studio_runner.messages.request import Request
 from studio_runner.messages.results import stop_requested
 from studio_runner.runner import retval
-from studio_runner.runner.contained import IMAGE
 from studio_runner.runner.fence import Fence
 from studio_runner.runner.host import Host
+from studio_runner.runner.images import IMAGE
 from studio_runner.storage.access import access_to
 from studio_runner.storage.base import Store
 from studio_runner.storage.blocking import blocking

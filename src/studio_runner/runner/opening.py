@@ -1,10 +1,15 @@
 """Opening a host: clear up after the dead, then start what attempts share."""
 
 import os
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 
 from studio_runner.config.settings import Settings
+from studio_runner.environments.containers.provider import Containers
+from studio_runner.environments.containers.runtime import Runtimes
+from studio_runner.environments.images.provider import KeptImages
+from studio_runner.environments.images.pull import Puller
+from studio_runner.environments.programs import Programs
 from studio_runner.environments.virtualenv import VirtualenvProvider
 from studio_runner.machine.inventory import inventory
 from studio_runner.machine.ledger import Ledger
@@ -38,6 +43,7 @@ async def opened_host(
         async with (
             Spawner() as spawner,
             VirtualenvProvider(places.cache_dir, settings.caches.environments, spawner, variables) as environments,
+            _opened_containers(settings, spawner, variables) as containers,
             Stores(settings.storage) as stores,
             _opened_cache(settings) as artifact_cache,
             _opened_reports(settings, identity, stores) as (kept, reporters),
@@ -52,11 +58,27 @@ async def opened_host(
                 starts=Starts(),
                 spawner=spawner,
                 environments=environments,
+                containers=containers,
                 reports=Reports([*reporters, *listeners]),
                 stores=stores,
                 artifact_cache=artifact_cache,
                 databases=kept,
             )
+
+
+@asynccontextmanager
+async def _opened_containers(
+    settings: Settings, spawner: Spawner, variables: Mapping[str, str]
+) -> AsyncIterator[Containers]:
+    """Containers, the images that they are made of, and the runtime that pulls and runs them."""
+    programs, cache, budget = Programs(spawner), settings.places.cache_dir, settings.caches.images
+    runtimes = Runtimes(programs, settings.containers.runtime, variables)
+    puller = Puller(programs, runtimes.path, variables, budget)
+    async with (
+        KeptImages(cache, budget, settings.containers, puller) as images,
+        Containers(cache, images, programs, runtimes, variables) as containers,
+    ):
+        yield containers
 
 
 @asynccontextmanager

@@ -12,22 +12,27 @@ from studio_runner.messages.secrets import is_secret_name
 from studio_runner.messages.units import format_size
 from studio_runner.messages.variables import expand
 from studio_runner.process.base import Exit
-from studio_runner.process.environ import ATTEMPT_VARIABLE
+from studio_runner.process.environ import ATTEMPT_VARIABLE, contained_environment
 from studio_runner.process.limits import Limits, memory_watch
 from studio_runner.process.spawn import Process
 from studio_runner.runner import watchers
 from studio_runner.runner.checkpoint import checkpoints
+from studio_runner.runner.contained import is_contained
 from studio_runner.runner.halt import Halt
 from studio_runner.runner.metrics import samples
 from studio_runner.runner.outcome import RULES, Outcome, of_reason
 from studio_runner.runner.prepare import WORKSPACE
 from studio_runner.runner.trial import Trial
 
+BEGINNING = 8192
+"""Bytes of output by which a container's runtime is told from the script."""
+
 
 async def run_script(trial: Trial, environment: Environment) -> Outcome:
     """Run the script to its end; when cancelled, stop its whole tree first. `trial.exit` is set either way."""
     command = environment.command(arguments(trial.request), variables(trial), trial.directory / WORKSPACE)
     trial.describe_start(environment)
+    begun = trial.output.size
     reader, writer = os.pipe()
     draining = asyncio.create_task(trial.output.drain(reader), name="drain output")
     try:
@@ -44,6 +49,8 @@ async def run_script(trial: Trial, environment: Environment) -> Outcome:
             trial.describe_end()
     finally:
         await draining
+    if trouble := environment.not_started(trial.exit.code, trial.output.since(begun, BEGINNING)):
+        raise trouble
     return outcome_of(trial.exit)
 
 
@@ -87,8 +94,10 @@ async def _disk(trial: Trial, process: Process, limit: int) -> None:
 
 
 def arguments(request: Request) -> tuple[str, ...]:
-    """What follows the interpreter: the script (or `-m`) and its arguments."""
-    return (request.experiment.filename or "", *script_arguments(request.experiment.args))
+    """What follows the interpreter: the script (or `-m`) and its arguments; the arguments alone for the program of
+    a container."""
+    script = request.experiment.filename
+    return (*([] if script is None else [script]), *script_arguments(request.experiment.args))
 
 
 def variables(trial: Trial) -> dict[str, str]:
@@ -97,7 +106,7 @@ def variables(trial: Trial) -> dict[str, str]:
     public = {name: value for name, value in own.items() if not is_secret_name(name)}
     cores = str(max(1, trial.request.resources.cpus))
     return {
-        **trial.host.inherited,
+        **(contained_environment(trial.host.inherited) if is_contained(trial.request) else trial.host.inherited),
         "OMP_NUM_THREADS": cores,
         "MKL_NUM_THREADS": cores,
         "PYTHONUNBUFFERED": "1",

@@ -24,7 +24,7 @@ only reaches for the kernel. New namespaces are not: without mounts they lead no
 
 _READ_ONLY = (
     *("/proc/sys", "/proc/irq", "/proc/bus", "/proc/fs", "/proc/acpi", "/proc/scsi", "/proc/asound"),
-    *("/proc/sysrq-trigger", "/proc/mtrr", "/proc/latency_stats", "/proc/sched_debug"),
+    *("/proc/sysrq-trigger", "/proc/mtrr", "/proc/latency_stats", "/proc/sched_debug", "/proc/pressure"),
     *("/sys/devices", "/sys/class", "/sys/bus", "/sys/dev", "/sys/block", "/sys/module"),
     *("/sys/kernel/mm", "/etc/hosts", "/etc/localtime"),
 )
