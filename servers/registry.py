@@ -11,6 +11,7 @@ import hashlib
 import io
 import json
 import re
+import sys
 import tarfile
 import threading
 from dataclasses import dataclass, field
@@ -57,11 +58,14 @@ class Asked:
 
 @dataclass
 class Content:
-    """All that can be pulled."""
+    """All that can be pulled; registries may start with the same."""
 
     blobs: dict[str, bytes] = field(default_factory=dict)
     manifests: dict[str, tuple[str, bytes]] = field(default_factory=dict)
     tags: dict[tuple[str, str], str] = field(default_factory=dict)
+
+    def copy(self) -> "Content":
+        return Content(dict(self.blobs), dict(self.manifests), dict(self.tags))
 
     def add_blob(self, body: bytes) -> str:
         digest = _digest(body)
@@ -83,9 +87,9 @@ class Registry(Server):
     user = "somebody"
     password = "open/sesame"  # noqa: S105  # of a server that lives for one test
 
-    def __init__(self, auth: Auth = "none") -> None:
-        self.auth: Auth = auth
-        self.content = Content()
+    def __init__(self, content: Content | None = None) -> None:
+        self.auth: Auth = "none"
+        self.content = content or Content()
         self.faults = Faults()
         self.asked: list[Asked] = []
         self.serving = threading.Event()
@@ -104,8 +108,7 @@ class Registry(Server):
         class Handler(_Handler):
             owner = registry
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", self.port), Handler)
-        self._server.daemon_threads = True
+        self._server = _Server(("127.0.0.1", self.port), Handler)
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
         self._thread.start()
 
@@ -168,6 +171,15 @@ class Registry(Server):
 
     def _part(self, kind: str, body: bytes) -> dict[str, Any]:
         return {"mediaType": kind, "digest": self.content.add_blob(body), "size": len(body)}
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Clients that hang up are none of ours."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -1,8 +1,8 @@
 """The artifacts of one attempt: which are fetched, which are uploaded and when, and the two that are documents.
 
-The image of a container is no file of the experiment's: `_singularity` is left to whoever runs it.
 `_status` is the experimenter's and only read. `_results` is the runner's last word. `_metadata` is uploaded as
 individual objects, one per attempt. Every other mutable artifact is a directory that goes up when it changed.
+`_singularity` is no artifact in this sense: what it names is run, not brought (`runner.images`).
 """
 
 import asyncio

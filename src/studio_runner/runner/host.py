@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from studio_runner.config.settings import Settings
 from studio_runner.environments.base import EnvironmentProvider
 from studio_runner.environments.containers.provider import Containers
+from studio_runner.environments.images.base import Images
 from studio_runner.machine.ledger import Ledger
 from studio_runner.process.spawn import Spawner
 from studio_runner.reports.base import Reports
@@ -47,6 +48,7 @@ class Host:
     starts: Starts
     spawner: Spawner
     environments: EnvironmentProvider
+    images: Images
     containers: Containers
     reports: Reports
     stores: Stores

@@ -1,5 +1,6 @@
 """The container image of an experiment: which artifact it is, and where that comes from."""
 
+import asyncio
 from pathlib import Path
 
 from studio_runner.environments.images.base import ImageSource
@@ -8,6 +9,7 @@ from studio_runner.environments.images.pull import too_large
 from studio_runner.environments.images.reference import Reference, is_reference
 from studio_runner.environments.images.sources import RegistryImage, StoredImage
 from studio_runner.errors import (
+    ArtifactInvalidError,
     ArtifactMissingError,
     DiskExceededError,
     ObjectNotFoundError,
@@ -29,8 +31,8 @@ _TOKEN_USER = "oauth2accesstoken"  # noqa: S105 - what registries call whoever c
 
 
 async def image_source(request: Request, stores: Stores, limit: int) -> ImageSource | None:
-    """Where the experiment's image comes from; None when it brings none. `limit` (bytes, 0: none) is for one that is
-    in a store.
+    """Where the experiment's image comes from; None when it brings none. `limit` (bytes, 0: none) is for one that
+    is in a store.
 
     A store is asked at once, with the experiment's own credentials: whether it is there, and in which version.
     ArtifactMissingError, ArtifactInvalidError, UnauthorisedError, StorageUnavailableError, EnvironmentFailedError.
@@ -45,6 +47,11 @@ async def image_source(request: Request, stores: Stores, limit: int) -> ImageSou
 
 
 async def _stored(request: Request, artifact: Artifact, stores: Stores, limit: int) -> StoredImage:
+    if artifact.location.scheme == "file" and await asyncio.to_thread(Path(artifact.location.key).is_dir):
+        raise ArtifactInvalidError(
+            f"the image of the experiment, {artifact.address}, is a directory",
+            hint="pack the sandbox with tar, or make a SIF file of it: apptainer build IMAGE.sif DIRECTORY",
+        )
     store, key = stores.open(artifact.location, access_to(request, artifact))
     try:
         info = await store.head(key)
@@ -69,7 +76,7 @@ async def _stored(request: Request, artifact: Artifact, stores: Stores, limit: i
             raise too_large(artifact.address, limit) from error
         return receivers[-1].sha256
 
-    version = (artifact.location.endpoint.lower(), info.etag, str(info.size), artifact.hash or "")
+    version = (info.etag, str(info.size), str(info.modified), artifact.hash or "")
     return StoredImage(artifact.address, "\0".join((artifact.address, *version)), bring)
 
 

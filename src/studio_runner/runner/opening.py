@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from studio_runner.config.settings import Settings
 from studio_runner.environments.containers.provider import Containers
 from studio_runner.environments.containers.runtime import Runtimes
+from studio_runner.environments.images.base import Images
 from studio_runner.environments.images.provider import KeptImages
 from studio_runner.environments.images.pull import Puller
 from studio_runner.environments.programs import Programs
@@ -43,7 +44,7 @@ async def opened_host(
         async with (
             Spawner() as spawner,
             VirtualenvProvider(places.cache_dir, settings.caches.environments, spawner, variables) as environments,
-            _opened_containers(settings, spawner, variables) as containers,
+            _opened_containers(settings, spawner, variables) as (images, containers),
             Stores(settings.storage) as stores,
             _opened_cache(settings) as artifact_cache,
             _opened_reports(settings, identity, stores) as (kept, reporters),
@@ -58,6 +59,7 @@ async def opened_host(
                 starts=Starts(),
                 spawner=spawner,
                 environments=environments,
+                images=images,
                 containers=containers,
                 reports=Reports([*reporters, *listeners]),
                 stores=stores,
@@ -69,8 +71,8 @@ async def opened_host(
 @asynccontextmanager
 async def _opened_containers(
     settings: Settings, spawner: Spawner, variables: Mapping[str, str]
-) -> AsyncIterator[Containers]:
-    """Containers, the images that they are made of, and the runtime that pulls and runs them."""
+) -> AsyncIterator[tuple[Images, Containers]]:
+    """Images, and the containers that are made of them; one runtime pulls and runs them."""
     programs, cache, budget = Programs(spawner), settings.places.cache_dir, settings.caches.images
     runtimes = Runtimes(programs, settings.containers.runtime, variables)
     puller = Puller(programs, runtimes.path, variables, budget)
@@ -78,7 +80,7 @@ async def _opened_containers(
         KeptImages(cache, budget, settings.containers, puller) as images,
         Containers(cache, images, programs, runtimes, variables) as containers,
     ):
-        yield containers
+        yield images, containers
 
 
 @asynccontextmanager

@@ -9,10 +9,11 @@ from pathlib import Path
 from studio_runner.environments.base import Environment, EnvironmentSpec
 from studio_runner.environments.containers.isolation import Box
 from studio_runner.environments.containers.provider import ContainerSpec
-from studio_runner.errors import ArtifactInvalidError
+from studio_runner.errors import ArtifactInvalidError, EnvironmentFailedError
 from studio_runner.messages.request import Request
 from studio_runner.runner.contained import is_contained
 from studio_runner.runner.images import IMAGE, image_source
+from studio_runner.runner.policy import refusal
 from studio_runner.runner.trial import Trial
 
 WORKSPACE = "workspace"
@@ -25,6 +26,7 @@ async def prepare(trial: Trial, stack: AsyncExitStack) -> Environment:
 
     All of it goes on side by side, and the first to fail ends the rest.
     """
+    _require_allowed(trial)
     (trial.directory / WORKSPACE).mkdir(exist_ok=True)
     async with asyncio.TaskGroup() as group:
         entering = stack.enter_async_context(_environment(trial))
@@ -75,6 +77,12 @@ def spec_of(request: Request) -> EnvironmentSpec:
         extra=tuple(request.config.pip),
         variables=request.environment_variables,
     )
+
+
+def _require_allowed(trial: Trial) -> None:
+    """Intake leaves such messages to others; here come those that are run by name, and what was sealed."""
+    if why := refusal(trial.request, trial.host.settings.containers):
+        raise EnvironmentFailedError(f"The experiment is not run here: {why}")
 
 
 def _require_script(request: Request, workspace: Path) -> None:

@@ -151,7 +151,8 @@ print(json.dumps(reached), flush=True)
     listed = den.said(den.contained(code))
     (next(den.attempts.glob(f"{neighbour}.*")) / "modeldir" / "enough").touch()
 
-    assert len(listed) < 10
+    assert not {pid for pid in pids if pid > 100} & set(listed)  # it counts its own from 1, threads included
+    assert len(listed) < 50
     assert den.wait(neighbour).ok  # nor was it told to end
 
 

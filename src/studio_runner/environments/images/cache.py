@@ -204,6 +204,10 @@ class ImageCache:
             lock = Lock.take(self._root / _WORK / f"{name}.lock", fcntl.LOCK_EX)
             if lock is not None:
                 _end_work(self._root / _WORK / name, lock)
+        for entry in self._entries(_SOURCES):
+            if entry.suffix == ".lock" and (lock := Lock.take(entry, fcntl.LOCK_EX)):
+                entry.unlink(missing_ok=True)
+                lock.close()
         for entry in self._entries(_TRASH):
             remove_tree(entry)
 

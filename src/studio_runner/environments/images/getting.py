@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from studio_runner.config.settings import ContainerSettings
@@ -16,6 +17,7 @@ from studio_runner.environments.images.pull import Order, Puller, too_large
 from studio_runner.environments.images.reference import REGISTRIES, Reference
 from studio_runner.environments.images.registry import Inquiry
 from studio_runner.environments.images.sources import RegistryImage, StoredImage
+from studio_runner.environments.images.trouble import NoRoomError
 from studio_runner.environments.uninterrupted import uninterrupted
 from studio_runner.errors import ArtifactInvalidError, EnvironmentFailedError, EnvironmentUnavailableError
 from studio_runner.messages.units import format_duration
@@ -41,13 +43,22 @@ class Errand:
     log: Log
 
 
+@dataclass(frozen=True)
+class _Wanted:
+    """What is pulled, and the digest it is kept by; None: that of the file that comes."""
+
+    reference: Reference
+    login: Login | None
+    digest: str | None
+
+
 class Getter:
     """Brings and pulls images into the cache."""
 
     def __init__(self, cache: ImageCache, settings: ContainerSettings, puller: Puller) -> None:
         self._cache = cache
         self._settings = settings
-        self._puller = puller
+        self.puller = puller
         self._mounts: bool | None = {"auto": None, "always": False, "never": True}[settings.unpack]
         self.pauses = PAUSES
 
@@ -74,6 +85,8 @@ class Getter:
         for pause in () if record else self.pauses:
             try:
                 return await self._registered(source, record, log)
+            except NoRoomError:
+                raise
             except EnvironmentUnavailableError as error:
                 log(f"{error}; trying again in {pause:g} s")
             await asyncio.sleep(pause)
@@ -83,7 +96,7 @@ class Getter:
         reference = source.reference
         login = source.login or await asyncio.to_thread(login_in, self._settings.registry_auth, reference)
         if reference.scheme not in REGISTRIES:
-            return Got(await self._pull(reference, login, None, log), "")
+            return Got(await self._pull(_Wanted(reference, login, None), reference.address, log), "")
         inquiry = Inquiry(reference, login, self._scheme(reference))
         version = await asyncio.to_thread(inquiry.version)
         if record and record.version == version and (slot := await self._find(record.digest)):
@@ -91,8 +104,11 @@ class Getter:
         # By the digest and not by the tag: what comes is then what the registry said that it is.
         pinned = reference.pin(version)
         digest = _digest_of(f"{pinned.address} {this_machine()}")
-        async with self._cache.claim(digest, lambda: None):
-            slot = await self._find(digest) or await self._pull(pinned, login, digest, log)
+        say = partial(log, f"the image {reference.address} is being pulled under another name; waiting for it")
+        async with self._cache.claim(digest, say):
+            slot = await self._find(digest) or await self._pull(
+                _Wanted(pinned, login, digest), reference.address, log
+            )
         return Got(slot, version)
 
     def _scheme(self, reference: Reference) -> str:
@@ -109,14 +125,15 @@ class Getter:
             errand = Errand(source.name, work, log)
             return await self._publish(await _looked(came, errand), digest, errand)
 
-    async def _pull(self, reference: Reference, login: Login | None, digest: str | None, log: Log) -> Slot:
-        """`digest` None: that of the file that comes."""
-        log(f"pulling the image {reference.address}")
-        kind: ImageKind = SANDBOX if self._mounts is False and digest else SIF
+    async def _pull(self, wanted: _Wanted, name: str, log: Log) -> Slot:
+        log(f"pulling the image {name}")
+        kind: ImageKind = SANDBOX if self._mounts is False and wanted.digest else SIF
+        reference, digest = wanted.reference, wanted.digest
         async with self._cache.workplace() as work:
             target = work / place(kind)
-            await self._puller.pull(Order(reference, login, self._scheme(reference), work, target, kind), log)
-            errand = Errand(reference.address, work, log)
+            order = Order(name, reference, wanted.login, self._scheme(reference), work, target, kind)
+            await self.puller.pull(order, log)
+            errand = Errand(name, work, log)
             found = await _looked(target, errand)
             if digest is None:
                 digest = await asyncio.to_thread(_sha256, target)
@@ -143,13 +160,13 @@ class Getter:
             found.path.rename(made / place(SIF))
             return SIF
         errand.log("unpacking the image, once: here every start would do it again")
-        await self._puller.unpack(found.path, errand.work, made / place(SANDBOX), errand.name, errand.log)
+        await self.puller.unpack(found.path, errand.work, made / place(SANDBOX), errand.name, errand.log)
         return SANDBOX
 
     async def _may_mount(self, image: Path, work: Path) -> bool:
         """Asked with the first image file that comes; the answer is a matter of this machine and account."""
         if self._mounts is None:
-            self._mounts = await self._puller.mounts(image, work)
+            self._mounts = await self.puller.mounts(image, work)
         return self._mounts
 
     async def _find(self, digest: str) -> Slot | None:

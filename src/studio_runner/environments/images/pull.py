@@ -1,6 +1,7 @@
 """Has the container runtime pull and unpack images: its words as they come, nothing left of it when it fails."""
 
 import asyncio
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,8 +35,9 @@ FindProgram = Callable[[], str]
 @dataclass(frozen=True)
 class Order:
     """What to pull: to `target`, as a file or a sandbox, with a private home below `work`; `scheme` is https or
-    http."""
+    http, `name` what people know the image by."""
 
+    name: str
     reference: Reference
     login: Login | None
     scheme: str
@@ -64,7 +66,7 @@ class Puller:
         verb = ("pull",) if order.kind == SIF else ("build", "--sandbox")
         argv = (*verb, str(order.target), order.reference.address)
         secrets = order.login.secrets if order.login else ()
-        await self._run(argv, variables, order.work, _Words(order.reference.address, log, secrets))
+        await self._run(argv, variables, order.work, _Words(order.name, log, secrets))
 
     async def unpack(self, image: Path, work: Path, target: Path, name: str, log: Log) -> None:
         """Make a sandbox of an image file."""
@@ -138,6 +140,17 @@ class _Words:
         level, _, words = line.partition(":")
         if level == "INFO" and not any(part in words for part in _SILENT):
             self.log(words.strip())
+
+
+def runtime_path(path: str) -> str:
+    """The runtime's program among the directories of `path`."""
+    for name in ("apptainer", "singularity"):
+        if found := shutil.which(name, path=path):
+            return found
+    raise EnvironmentFailedError(
+        "Images cannot be pulled or unpacked here: there is no container runtime",
+        hint="Install apptainer or singularity (3.0 or newer) on the runner's machine.",
+    )
 
 
 def too_large(name: str, limit: int) -> EnvironmentFailedError:

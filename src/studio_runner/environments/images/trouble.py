@@ -26,6 +26,10 @@ _STACK = re.compile(rf"^({'|'.join(_STEPS)}):\s+")
 _Kind = Callable[[str, str], ExperimentError]
 
 
+class NoRoomError(EnvironmentUnavailableError):
+    """Waiting a few seconds does not help."""
+
+
 def _unauthorised(name: str, words: str) -> ExperimentError:
     return UnauthorisedError(
         f"The registry refuses the image {name}: {words}",
@@ -48,7 +52,7 @@ def _damaged(name: str, words: str) -> ExperimentError:
 
 
 def _full(name: str, words: str) -> ExperimentError:
-    return EnvironmentUnavailableError(
+    return NoRoomError(
         f"There is no room for the image {name}: {words}",
         hint="Free disk space where the runner's cache directory is.",
     )
