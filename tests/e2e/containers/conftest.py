@@ -183,25 +183,30 @@ def until():
 
 @pytest.fixture
 def nothing_left(until):
-    """No process, mount, loop device or directory of an experiment's is left on this machine afterwards."""
-    before = traces()
-    places = []
-    yield places.append
-    for place in places:
-        until(lambda place=place: not place.leftovers())
-    until(lambda: traces() == before)
+    """Call it with a site: no process, mount, loop device or directory of its experiments is left on this machine."""
+
+    def look(place):
+        until(lambda: not place.leftovers())
+        until(lambda: not traces(place))
+
+    return look
 
 
-def traces():
-    """What containers may leave behind on a machine."""
-    mounts = sorted(Path("/proc/self/mounts").read_text().splitlines())
-    loops = sorted(str(path) for path in Path("/sys/block").glob("loop*/loop/backing_file"))
-    helpers = sorted(
-        process.pid
-        for process in psutil.process_iter(["name"])
-        if any(
-            word in (process.info["name"] or "")
-            for word in ("squashfuse", "fuse2fs", "starter", "apptainer", "Apptainer")
-        )
-    )
-    return mounts, loops, helpers
+def traces(place):
+    """What its containers left on this machine; other runners may be at work beside it."""
+    home = str(place.home)
+    mounts = [line for line in Path("/proc/self/mounts").read_text().splitlines() if home in line]
+    loops = [path for path in Path("/sys/block").glob("loop*/loop/backing_file") if home in path.read_text()]
+    runtimes = [
+        process for process in psutil.process_iter() if keeps_things_in(process, f"{place.cache}/containers")
+    ]
+    work = [path for path in place.cache.glob("containers/run-*/*") if path.is_dir()]
+    return mounts + loops + runtimes + work
+
+
+def keeps_things_in(process, directory):
+    """A runtime's environment names the directory where it may write."""
+    try:
+        return any(value.startswith(directory) for value in process.environ().values())
+    except psutil.Error:
+        return False
