@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-GROUPS = ("places", "queues", "storage", "machine", "limits", "experiments", "caches", "http", "log")
+GROUPS = ("places", "queues", "storage", "machine", "limits", "experiments", "containers", "caches", "http", "log")
 
 
 class DropIn(click.Command):

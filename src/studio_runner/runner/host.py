@@ -14,6 +14,7 @@ from studio_runner.process.spawn import Spawner
 from studio_runner.reports.base import Reports
 from studio_runner.reports.databases import Databases
 from studio_runner.runner.directory import Premises
+from studio_runner.runner.policy import Policy
 from studio_runner.runner.starts import Starts
 from studio_runner.storage.cache import ArtifactCache
 from studio_runner.storage.registry import Stores
@@ -48,6 +49,7 @@ class Host:
     spawner: Spawner
     environments: EnvironmentProvider
     images: Images
+    policy: Policy
     reports: Reports
     stores: Stores
     artifact_cache: ArtifactCache | None

@@ -20,6 +20,7 @@ from studio_runner.reports.opening import dashboard_address, opened_reporters
 from studio_runner.runner.databases import databases
 from studio_runner.runner.directory import occupied
 from studio_runner.runner.host import Host, Identity
+from studio_runner.runner.policy import Policy
 from studio_runner.runner.recovery import recover
 from studio_runner.runner.scatter import scatter
 from studio_runner.runner.starts import Starts
@@ -42,9 +43,7 @@ async def opened_host(
         async with (
             Spawner() as spawner,
             VirtualenvProvider(places.cache_dir, settings.caches.environments, spawner, variables) as environments,
-            KeptImages(
-                places.cache_dir, settings.caches.images, settings.containers, _puller(settings, spawner, variables)
-            ) as images,
+            _images(settings, spawner, variables) as images,
             Stores(settings.storage) as stores,
             _opened_cache(settings) as artifact_cache,
             _opened_reports(settings, identity, stores) as (kept, reporters),
@@ -60,6 +59,7 @@ async def opened_host(
                 spawner=spawner,
                 environments=environments,
                 images=images,
+                policy=Policy(settings.containers, partial(runtime_path, variables)),
                 reports=Reports([*reporters, *listeners]),
                 stores=stores,
                 artifact_cache=artifact_cache,
@@ -67,10 +67,11 @@ async def opened_host(
             )
 
 
-def _puller(settings: Settings, spawner: Spawner, variables: Mapping[str, str]) -> Puller:
-    """Pulls with whichever runtime is on the path when there is something to pull."""
-    path = clean_environment(variables)["PATH"]
-    return Puller(Programs(spawner), partial(runtime_path, path), variables, settings.caches.images)
+def _images(settings: Settings, spawner: Spawner, variables: Mapping[str, str]) -> KeptImages:
+    """Pulled by whichever runtime is here when there is something to pull."""
+    budget = settings.caches.images
+    puller = Puller(Programs(spawner), partial(runtime_path, variables), variables, budget)
+    return KeptImages(settings.places.cache_dir, budget, settings.containers, puller)
 
 
 @asynccontextmanager
