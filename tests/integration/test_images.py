@@ -52,7 +52,7 @@ def opened(tmp_path, spawner, apptainer, registry):
 
 
 def settings_for(registry, **settings):
-    defaults = ContainerSettings("allowed", False, (), None, (registry.host,), 60.0, HOUR, "auto")
+    defaults = ContainerSettings("allowed", False, (), None, (registry.host,), 300.0, HOUR, "auto")
     return ContainerSettings(**{**vars(defaults), **settings})
 
 
@@ -149,7 +149,7 @@ from studio_runner.environments.programs import Programs
 from studio_runner.process.spawn import Spawner
 
 async def main(cache, host, program):
-    settings = ContainerSettings("allowed", False, (), None, (host,), 60.0, 3600.0, "auto")
+    settings = ContainerSettings("allowed", False, (), None, (host,), 300.0, 3600.0, "auto")
     async with Spawner() as spawner:
         puller = Puller(Programs(spawner), lambda: program, os.environ, 0)
         async with KeptImages(Path(cache), 0, settings, puller) as images:

@@ -15,6 +15,7 @@ from studio_runner.process.spawn import Spawner
 from studio_runner.reports.base import Reports
 from studio_runner.reports.databases import Databases
 from studio_runner.runner.directory import Premises
+from studio_runner.runner.policy import Policy
 from studio_runner.runner.starts import Starts
 from studio_runner.storage.cache import ArtifactCache
 from studio_runner.storage.registry import Stores
@@ -50,6 +51,7 @@ class Host:
     environments: EnvironmentProvider
     images: Images
     containers: Containers
+    policy: Policy
     reports: Reports
     stores: Stores
     artifact_cache: ArtifactCache | None

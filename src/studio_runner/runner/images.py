@@ -40,10 +40,15 @@ async def image_source(request: Request, stores: Stores, limit: int) -> ImageSou
     artifact = request.artifacts.get(IMAGE)
     if artifact is None:
         return None
-    location = artifact.location
-    if is_reference(location.scheme):
-        return RegistryImage(Reference.parse(location.scheme, location.key), _login(artifact))
+    if is_reference(artifact.location.scheme):
+        return registry_image(artifact)
     return await _stored(request, artifact, stores, limit)
+
+
+def registry_image(artifact: Artifact) -> RegistryImage:
+    """Of an artifact whose address is a reference. EnvironmentFailedError when that names no image."""
+    location = artifact.location
+    return RegistryImage(Reference.parse(location.scheme, location.key), _login(artifact))
 
 
 async def _stored(request: Request, artifact: Artifact, stores: Stores, limit: int) -> StoredImage:

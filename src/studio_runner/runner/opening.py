@@ -3,10 +3,11 @@
 import os
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 
 from studio_runner.config.settings import Settings
 from studio_runner.environments.containers.provider import Containers
-from studio_runner.environments.containers.runtime import Runtimes
+from studio_runner.environments.containers.runtime import Runtimes, runtime_path
 from studio_runner.environments.images.base import Images
 from studio_runner.environments.images.provider import KeptImages
 from studio_runner.environments.images.pull import Puller
@@ -22,6 +23,7 @@ from studio_runner.reports.opening import dashboard_address, opened_reporters
 from studio_runner.runner.databases import databases
 from studio_runner.runner.directory import occupied
 from studio_runner.runner.host import Host, Identity
+from studio_runner.runner.policy import Policy
 from studio_runner.runner.recovery import recover
 from studio_runner.runner.scatter import scatter
 from studio_runner.runner.starts import Starts
@@ -61,6 +63,7 @@ async def opened_host(
                 environments=environments,
                 images=images,
                 containers=containers,
+                policy=Policy(settings.containers, partial(runtime_path, settings.containers.runtime, variables)),
                 reports=Reports([*reporters, *listeners]),
                 stores=stores,
                 artifact_cache=artifact_cache,

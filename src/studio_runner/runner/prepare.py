@@ -9,11 +9,10 @@ from pathlib import Path
 from studio_runner.environments.base import Environment, EnvironmentSpec
 from studio_runner.environments.containers.isolation import Box
 from studio_runner.environments.containers.provider import ContainerSpec
-from studio_runner.errors import ArtifactInvalidError, EnvironmentFailedError
+from studio_runner.errors import ArtifactInvalidError, EnvironmentUnavailableError
 from studio_runner.messages.request import Request
 from studio_runner.runner.contained import is_contained
 from studio_runner.runner.images import IMAGE, image_source
-from studio_runner.runner.policy import refusal
 from studio_runner.runner.trial import Trial
 
 WORKSPACE = "workspace"
@@ -81,8 +80,10 @@ def spec_of(request: Request) -> EnvironmentSpec:
 
 def _require_allowed(trial: Trial) -> None:
     """Intake leaves such messages to others; here come those that are run by name, and what was sealed."""
-    if why := refusal(trial.request, trial.host.settings.containers):
-        raise EnvironmentFailedError(f"The experiment is not run here: {why}")
+    if why := trial.host.policy(trial.request):
+        raise EnvironmentUnavailableError(
+            f"The experiment is not run here: {'; '.join(why)}", hint="Send it to a queue whose runners do."
+        )
 
 
 def _require_script(request: Request, workspace: Path) -> None:

@@ -6,6 +6,7 @@ import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
+from studio_runner.cli.checkup.container import container, image_at_registry, is_pulled
 from studio_runner.cli.checkup.finding import Finding, Here, ok, problem
 from studio_runner.environments.indexes import IndexReader
 from studio_runner.environments.interpreters import Interpreters
@@ -37,13 +38,16 @@ async def examine(body: bytes, here: Here) -> AsyncIterator[Finding]:
         yield problem("message", str(error), "Correct the value; docs/reference/messages.md says what is accepted.")
         return
     yield ok("message", f"valid; the experiment is {request.key}")
-    for finding in (*_resources(request, here), *_limits(request)):
+    for finding in (*_resources(request, here), *container(request, here), *_limits(request)):
         yield finding
     async for finding in _environment(request, here):
         yield finding
     async with Stores(here.settings.storage) as stores:
         for label, artifact in request.artifacts.items():
-            yield await _checked(label, artifact, request, stores)
+            if is_pulled(artifact):
+                yield await asyncio.to_thread(image_at_registry, artifact, here)
+            else:
+                yield await _checked(label, artifact, request, stores)
         async for finding in _script(request, stores):
             yield finding
 

@@ -72,13 +72,8 @@ class Runtimes:
             return self._known[1]
 
     def path(self) -> str:
-        """Where it is; EnvironmentFailedError: nowhere."""
-        candidates = (str(self._configured),) if self._configured else NAMES
-        for name in candidates:
-            if found := shutil.which(name, path=self._env["PATH"]):
-                return found
-        what = f"{self._configured} is not a program" if self._configured else "there is no container runtime"
-        raise EnvironmentFailedError(f"Containers cannot be run here: {what}", hint=_INSTALL)
+        """As `runtime_path`."""
+        return runtime_path(self._configured, self._env)
 
     async def _ask(self, path: str) -> Runtime:
         said = (await self._output(path, "--version")).strip()
@@ -102,6 +97,17 @@ class Runtimes:
                 f"Containers cannot be run here: {' '.join(argv)} ended with {code}: {text[-300:]}", hint=_INSTALL
             )
         return text
+
+
+def runtime_path(configured: Path | None, environ: Mapping[str, str]) -> str:
+    """The program that is configured, else the first where the runner's own `environ` has programs;
+    EnvironmentFailedError when there is none."""
+    path = clean_environment(environ)["PATH"]
+    for name in (str(configured),) if configured else NAMES:
+        if found := shutil.which(name, path=path):
+            return found
+    what = f"{configured} is not a program" if configured else "there is no container runtime"
+    raise EnvironmentFailedError(f"Containers cannot be run here: {what}", hint=_INSTALL)
 
 
 def read_runtime(path: str, said: str, help_text: str) -> Runtime | None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import os
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -94,11 +95,11 @@ class Getter:
 
     async def _registered(self, source: RegistryImage, record: Record | None, log: Log) -> Got:
         reference = source.reference
-        login = source.login or await asyncio.to_thread(login_in, self._settings.registry_auth, reference)
+        login = await asyncio.to_thread(login_for, source, self._settings)
         if reference.scheme not in REGISTRIES:
             return Got(await self._pull(_Wanted(reference, login, None), reference.address, log), "")
-        inquiry = Inquiry(reference, login, self._scheme(reference))
-        version = await asyncio.to_thread(inquiry.version)
+        question = Inquiry(reference, login, scheme_of(reference, self._settings))
+        version = await asyncio.to_thread(question.version)
         if record and record.version == version and (slot := await self._find(record.digest)):
             return Got(slot, version)
         # By the digest and not by the tag: what comes is then what the registry said that it is.
@@ -110,9 +111,6 @@ class Getter:
                 _Wanted(pinned, login, digest), reference.address, log
             )
         return Got(slot, version)
-
-    def _scheme(self, reference: Reference) -> str:
-        return "http" if reference.registry in self._settings.plain_http else "https"
 
     async def _bring(self, source: StoredImage, log: Log) -> Slot:
         log(f"fetching the image {source.name}")
@@ -131,7 +129,7 @@ class Getter:
         reference, digest = wanted.reference, wanted.digest
         async with self._cache.workplace() as work:
             target = work / place(kind)
-            order = Order(name, reference, wanted.login, self._scheme(reference), work, target, kind)
+            order = Order(name, reference, wanted.login, scheme_of(reference, self._settings), work, target, kind)
             await self.puller.pull(order, log)
             errand = Errand(name, work, log)
             found = await _looked(target, errand)
@@ -156,21 +154,38 @@ class Getter:
         if found.form == "sandbox":
             found.path.rename(made / place(SANDBOX))
             return SANDBOX
-        if found.form == "sif" and await self._may_mount(found.path, errand.work):
+        if found.form == "sif" and await self._may_mount(errand.work):
             found.path.rename(made / place(SIF))
             return SIF
         errand.log("unpacking the image, once: here every start would do it again")
         await self.puller.unpack(found.path, errand.work, made / place(SANDBOX), errand.name, errand.log)
         return SANDBOX
 
-    async def _may_mount(self, image: Path, work: Path) -> bool:
+    async def _may_mount(self, work: Path) -> bool:
         """Asked with the first image file that comes; the answer is a matter of this machine and account."""
         if self._mounts is None:
-            self._mounts = await self.puller.mounts(image, work)
+            tried = await self.puller.mounts(work)
+            self._mounts = os.geteuid() == 0 if tried is None else tried
         return self._mounts
 
     async def _find(self, digest: str) -> Slot | None:
         return await asyncio.to_thread(self._cache.find, digest)
+
+
+def inquiry(source: RegistryImage, settings: ContainerSettings) -> Inquiry:
+    """The question what the reference means now, asked as the runner would; blocking. EnvironmentUnavailableError
+    when the operator's logins cannot be read."""
+    reference = source.reference
+    return Inquiry(reference, login_for(source, settings), scheme_of(reference, settings))
+
+
+def login_for(source: RegistryImage, settings: ContainerSettings) -> Login | None:
+    """The sender's own before the operator's."""
+    return source.login or login_in(settings.registry_auth, source.reference)
+
+
+def scheme_of(reference: Reference, settings: ContainerSettings) -> str:
+    return "http" if reference.registry in settings.plain_http else "https"
 
 
 async def _looked(path: Path, errand: Errand) -> Found:

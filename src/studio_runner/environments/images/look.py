@@ -11,6 +11,7 @@ from studio_runner.environments.images import architecture
 from studio_runner.errors import ArtifactInvalidError
 
 _SHOWN = 8
+_DEPTH = 4
 _HEAD = 2048
 _SIF_MAGIC = b"SIF_MAGIC\0"
 _SIF_AT = 32
@@ -35,8 +36,8 @@ class Found:
     form: Form
 
 
-def look(path: Path) -> Found:
-    """The image that `path` is, or that is alone in this directory, as archives have it.
+def look(path: Path, depth: int = _DEPTH) -> Found:
+    """The image that `path` is, or that is alone in this directory, as archives have it, or in the only one there.
 
     ArtifactInvalidError: none, one that nobody can run, or one for another machine.
     """
@@ -47,8 +48,8 @@ def look(path: Path) -> Found:
         architecture.require_runnable(architecture.of_sandbox(path))
         return Found(path, "sandbox")
     names = sorted(os.listdir(path))  # noqa: PTH208 - names only
-    if len(names) == 1 and not (path / names[0]).is_symlink() and (path / names[0]).exists():
-        return look(path / names[0])
+    if depth and len(names) == 1 and not (path / names[0]).is_symlink():
+        return look(path / names[0], depth - 1)
     raise ArtifactInvalidError(f"is no image: {_described(path, names)}", hint=_NOT_AN_IMAGE)
 
 

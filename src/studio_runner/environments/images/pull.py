@@ -1,7 +1,6 @@
 """Has the container runtime pull and unpack images: its words as they come, nothing left of it when it fails."""
 
 import asyncio
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,12 +71,18 @@ class Puller:
         """Make a sandbox of an image file."""
         await self._run(("build", "--sandbox", str(target), str(image)), {}, work, _Words(name, log, ()))
 
-    async def mounts(self, image: Path, work: Path) -> bool:
-        """Whether this account can run the image file as it is: where it cannot, the runtime unpacks it at every
-        start. True when it does not even come to that."""
-        words = _Words(image.name, lambda _: None, ())
-        argv = ("exec", "--containall", str(image), "/bin/true")
-        await self._programs.run(self._command(argv, {}, work), words.take)
+    async def mounts(self, work: Path) -> bool | None:
+        """Whether this account can run image files as they are: where it cannot, the runtime unpacks them at every
+        start. None when that cannot be tried.
+
+        With an image that is as good as empty: nothing of a stranger's runs before it is shut off.
+        """
+        words = _Words("", lambda _: None, ())
+        probe, image = work / "probe", work / "probe.sif"
+        (probe / "bin").mkdir(parents=True)
+        if await self._programs.run(self._command(("build", str(image), str(probe)), {}, work), words.take):
+            return None
+        await self._programs.run(self._command(("exec", "--containall", str(image), "/none"), {}, work), words.take)
         return not any("temporary sandbox" in line for line in words.lines)
 
     async def _run(self, argv: Sequence[str], variables: Mapping[str, str], work: Path, words: "_Words") -> None:
@@ -140,17 +145,6 @@ class _Words:
         level, _, words = line.partition(":")
         if level == "INFO" and not any(part in words for part in _SILENT):
             self.log(words.strip())
-
-
-def runtime_path(path: str) -> str:
-    """The runtime's program among the directories of `path`."""
-    for name in ("apptainer", "singularity"):
-        if found := shutil.which(name, path=path):
-            return found
-    raise EnvironmentFailedError(
-        "Images cannot be pulled or unpacked here: there is no container runtime",
-        hint="Install apptainer or singularity (3.0 or newer) on the runner's machine.",
-    )
 
 
 def too_large(name: str, limit: int) -> EnvironmentFailedError:

@@ -6,12 +6,14 @@ import stat
 from pathlib import Path
 
 _WRITE = stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH
+_PRIVILEGE = stat.S_ISUID | stat.S_ISGID
 _MODES = 0o777
 _PIECE = 1 << 20
 
 
 def measure(top: Path) -> tuple[int, int, str]:
-    """Files, bytes and, of a single file, the SHA-256; takes every write permission away on the way.
+    """Files, bytes and, of a single file, the SHA-256; takes every write permission away on the way, and
+    the bits that make programs run as somebody else, which no container honours.
 
     In a container the image is mounted read-only anyhow, whatever its modes are. Outside, this keeps others of the
     same account from changing it by mistake. OSError.
@@ -51,7 +53,7 @@ def _open_up(folder: str, status: os.stat_result) -> None:
 
 
 def _protect(path: str, status: os.stat_result) -> None:
-    if status.st_mode & _WRITE:
+    if status.st_mode & (_WRITE | _PRIVILEGE):
         os.chmod(path, status.st_mode & _MODES & ~_WRITE)
 
 
