@@ -27,6 +27,21 @@ def container(request: Request, here: Here) -> Iterator[Finding]:
         yield ok("container", f"it runs in the image {image.address}")
 
 
+def own_python(request: Request, here: Here) -> Finding:
+    """Which interpreter it is only the image knows."""
+    if request.experiment.filename is None:
+        return ok("environment", "whatever the image's own program brings")
+    asked = f"Python {request.pythonver}, or the next best" if request.pythonver else "Python"
+    lines = (*request.experiment.pythonenv, *request.config.pip)
+    if not lines:
+        packages = ""
+    elif here.settings.containers.environments:
+        packages = "; its requirements are installed for it (--container-environments)"
+    else:
+        packages = "; its requirements are left out: the image is expected to have what the script needs"
+    return ok("environment", f"the image's own {asked}{packages}")
+
+
 def is_pulled(artifact: Artifact) -> bool:
     """Whether a registry has it, and no store."""
     return artifact.label == IMAGE and is_reference(artifact.location.scheme)

@@ -76,7 +76,7 @@ class Runtimes:
         return runtime_path(self._configured, self._env)
 
     async def _ask(self, path: str) -> Runtime:
-        said = (await self._output(path, "--version")).strip()
+        said = (await self._output(path, "--version")).strip().partition("\n")[0]
         help_text = await self._output(path, "exec", "--help")
         runtime = read_runtime(path, said, help_text)
         if runtime is None:
