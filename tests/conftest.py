@@ -2,14 +2,18 @@
 
 import os
 import subprocess
+import tempfile
 import uuid
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
 
+from servers.apptainer import make_sandbox, make_sif, make_small_sandbox, runtime
 from servers.moto import MotoSQS
 from servers.process import MissingServerError
 from servers.rabbitmq import RabbitMQ, installed
+from servers.registry import Registry
 from servers.seaweedfs import SeaweedS3
 
 # How long one example takes says more about what else this machine does than about the code.
@@ -124,3 +128,67 @@ def certificates(tmp_path_factory):
         openssl("x509", "-req", "-in", f"{name}.csr", "-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial",
                 "-days", "2", "-extfile", "ext", "-out", f"{name}.pem")  # fmt: skip
     return directory
+
+
+@pytest.fixture(scope="session")
+def apptainer():
+    """The program that runs containers, apptainer or singularity."""
+    try:
+        return runtime()
+    except MissingServerError as error:
+        missing(error)
+
+
+@pytest.fixture(scope="session")
+def image_place():
+    """A directory that every account can read: pytest's own are closed to others."""
+    with tempfile.TemporaryDirectory(prefix="studio-runner-images-") as place:
+        directory = Path(place)
+        directory.chmod(0o755)
+        yield directory
+
+
+@pytest.fixture(scope="session")
+def image_sandbox(image_place):
+    """A small image as a directory: a shell, a few tools, Python. Not to be changed."""
+    return make_sandbox(image_place / "box")
+
+
+@pytest.fixture(scope="session")
+def image_sif(apptainer, image_sandbox, image_place):
+    """The same image as a SIF file."""
+    try:
+        return make_sif(image_sandbox, image_place / "box.sif")
+    except MissingServerError as error:
+        missing(error)
+
+
+@pytest.fixture(scope="session")
+def small_sandbox(image_place):
+    """A very small image as a directory, without Python. Not to be changed."""
+    return make_small_sandbox(image_place / "small")
+
+
+@pytest.fixture(scope="session")
+def small_sif(apptainer, small_sandbox, image_place):
+    """The same as a SIF file."""
+    try:
+        return make_sif(small_sandbox, image_place / "small.sif")
+    except MissingServerError as error:
+        missing(error)
+
+
+@pytest.fixture(scope="session")
+def registry_content(small_sandbox, small_sif):
+    """The very small image, as `docker://HOST/team/box:1` and `oras://HOST/team/sif:1`."""
+    registry = Registry()
+    registry.add_image("team/box", "1", small_sandbox)
+    registry.add_sif("team/sif", "1", small_sif)
+    return registry.content
+
+
+@pytest.fixture
+def registry(registry_content):
+    """A registry of images. Whoever closes it starts it again."""
+    with Registry(registry_content.copy()) as server:
+        yield server

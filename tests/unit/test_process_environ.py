@@ -48,3 +48,12 @@ def test_the_runners_virtual_environment_is_not_on_the_path(tmp_path: Path):
 
 def test_there_is_always_a_path():
     assert clean_environment({})["PATH"]
+
+
+def test_directories_that_this_user_may_not_look_into_are_no_obstacle(tmp_path, monkeypatch):
+    def refuse(*_, **__):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(os, "stat", refuse)
+
+    assert clean_environment({"PATH": "/root/.cargo/bin:/usr/bin"})["PATH"] == "/root/.cargo/bin:/usr/bin"

@@ -16,7 +16,7 @@ from studio_runner.errors import ExitCode
 
 @click.command()
 @click.argument("message", type=click.File("rb"))
-@with_settings("places", "machine", "gpus", "storage")
+@with_settings("places", "machine", "gpus", "storage", "containers")
 @json_option
 @click.pass_obj
 def command(session: Session, settings: Settings, message: BinaryIO, *, as_json: bool) -> int:

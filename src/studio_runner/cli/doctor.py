@@ -20,7 +20,9 @@ Check = Callable[[Here], Iterable[Finding]]
 
 
 @click.command()
-@with_settings("places", "machine", "gpus", "http", "storage", *BROKERS, "queues.amqp_queues", "queues.lease")
+@with_settings(
+    "places", "machine", "gpus", "containers", "http", "storage", *BROKERS, "queues.amqp_queues", "queues.lease"
+)
 @json_option
 @click.pass_obj
 def command(session: Session, settings: Settings, *, as_json: bool) -> int:
@@ -49,7 +51,7 @@ def _findings(session: Session, settings: Settings) -> list[Finding]:
 
 def checks() -> tuple[Check, ...]:
     """All of them, in the order of their report."""
-    from studio_runner.cli.checkup import brokers, gpus, limits, places, python, stores, system
+    from studio_runner.cli.checkup import brokers, containers, gpus, limits, places, python, stores, system
 
     return (
         system.share,
@@ -65,6 +67,7 @@ def checks() -> tuple[Check, ...]:
         python.indexes,
         system.processes,
         limits.limits,
+        containers.containers,
         system.open_files,
         system.http,
         brokers.rabbitmq,

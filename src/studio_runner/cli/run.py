@@ -39,7 +39,7 @@ _INTERRUPTS = (signal.SIGINT, signal.SIGTERM)
 
 @click.command(context_settings=SCRIPT_CONTEXT)
 @experiment_options
-@with_settings("places", "storage", "machine", "gpus", "experiments")
+@with_settings("places", "storage", "machine", "gpus", "experiments", "containers")
 @script_arguments
 @click.pass_obj
 def command(session: Session, settings: Settings, /, script: str, args: tuple[str, ...], **chosen: Any) -> int:
@@ -97,7 +97,8 @@ def _settings_for(settings: Settings, queue: str) -> Settings:
 def _check_fits(request: "Request", host: "Host") -> None:
     from studio_runner.runner.intake import need_of
 
-    if why := host.ledger.shortfalls(need_of(request, cpu_only=host.settings.machine.cpu_only)):
+    need = need_of(request, cpu_only=host.settings.machine.cpu_only)
+    if why := [*host.ledger.shortfalls(need), *host.policy(request)]:
         raise UsageError(
             f"The experiment cannot run on this machine: {'; '.join(why)}",
             hint="Ask for less, or `studio-runner submit` it to a queue that a larger machine serves.",

@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-GROUPS = ("places", "queues", "storage", "machine", "gpus", "limits", "experiments", "caches", "http", "log")
+GROUPS = (
+    "places", "queues", "storage", "machine", "gpus", "limits", "experiments", "containers", "caches", "http", "log",
+)  # fmt: skip
 
 
 class DropIn(click.Command):

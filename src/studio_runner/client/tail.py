@@ -3,8 +3,10 @@
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import BinaryIO
 
-from studio_runner.process.follow import open_regular
+from studio_runner.errors import NotFoundError
+from studio_runner.process.regular import open_regular
 from studio_runner.storage.base import CHUNK
 
 Write = Callable[[bytes], None]
@@ -12,7 +14,7 @@ Write = Callable[[bytes], None]
 
 def write_file(path: Path, write: Write, tail: int | None = None) -> None:
     """Write what is in a file now, or its last lines."""
-    with os.fdopen(open_regular(path), "rb") as file:
+    with _opened(path) as file:
         file.seek(0 if tail is None else tail_offset(path, tail))
         while piece := file.read(CHUNK):
             write(piece)
@@ -20,7 +22,7 @@ def write_file(path: Path, write: Write, tail: int | None = None) -> None:
 
 def tail_offset(path: Path, lines: int) -> int:
     """Where the last `lines` lines of a file begin."""
-    with os.fdopen(open_regular(path), "rb") as file:
+    with _opened(path) as file:
         position = end = file.seek(0, 2)
         if lines <= 0:
             return end
@@ -37,3 +39,11 @@ def tail_offset(path: Path, lines: int) -> int:
                     return start + stop + 1
             position = start
     return 0
+
+
+def _opened(path: Path) -> BinaryIO:
+    """An experiment that runs may have put a link there, which must not be followed."""
+    descriptor = open_regular(path)
+    if descriptor is None:
+        raise NotFoundError(f"There is no output at {path}, or it is not a regular file")
+    return os.fdopen(descriptor, "rb")

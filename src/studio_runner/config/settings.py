@@ -150,11 +150,39 @@ class ExperimentSettings:
 
 
 @dataclass(frozen=True)
+class ContainerSettings:
+    """Experiments that bring a container image."""
+
+    use: str
+    """`allowed` or `refused`."""
+    require: bool
+    """Experiments without an image are left to other runners."""
+    sources: tuple[str, ...]
+    """Patterns of addresses that images may come from; empty: any."""
+    registry_auth: Path | None
+    """File with logins at registries, in Docker's form."""
+    plain_http: tuple[str, ...]
+    """Registries (`HOST[:PORT]`) that are spoken to without TLS."""
+    pull_timeout: float
+    recheck: float
+    """After this long a registry is asked again what a tag means."""
+    unpack: str
+    """Whether image files are unpacked once: `auto` (where they cannot be mounted), `always` or `never`."""
+    runtime: Path | None
+    """The program; None: apptainer or singularity, whichever PATH has."""
+    network: bool
+    """They have the host's; otherwise none at all."""
+    environments: bool
+    """Requirements are installed for the image's own interpreter; otherwise the image must have what it needs."""
+
+
+@dataclass(frozen=True)
 class CacheSettings:
     """Byte budgets of what is kept between experiments."""
 
     environments: int
     artifacts: int
+    images: int
 
 
 @dataclass(frozen=True)
@@ -196,6 +224,7 @@ class Settings:
     gpus: GpuSettings
     limits: LimitSettings
     experiments: ExperimentSettings
+    containers: ContainerSettings
     caches: CacheSettings
     reports: ReportSettings
     http: HttpSettings

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+from studio_runner.errors import EnvironmentFailedError
 from studio_runner.process.base import Command
 
 Log = Callable[[str], None]
@@ -53,6 +54,11 @@ class Environment(Protocol):
 
     def command(self, argv: Sequence[str], env: Mapping[str, str], cwd: Path) -> Command:
         """`argv` starts with the script or `-m`; the interpreter is put before it and its directory onto PATH."""
+        ...
+
+    def not_started(self, code: int | None, output: bytes) -> EnvironmentFailedError | None:
+        """What kept the script from starting, told by the exit code of the command and the beginning of its output;
+        None when it did start."""
         ...
 
 

@@ -57,6 +57,9 @@ class VirtualEnvironment:
         own = {**env, "VIRTUAL_ENV": str(self._slot.prefix), "PATH": path}
         return Command((self._slot.manifest.executable, *argv), own, cwd)
 
+    def not_started(self, code: int | None, output: bytes) -> None:
+        """The command is the interpreter itself: when that runs, so does the script."""
+
 
 class VirtualenvProvider:
     """Virtual environments below `cache_dir`, at most `budget` bytes of them (0: no limit).

@@ -105,7 +105,7 @@ def _filename(value: str) -> str:
         depth += {"": 0, ".": 0, "..": -1}.get(part, 1)
         if depth < 0:
             break
-    if depth <= 0 or value.startswith(("/", "-")):
+    if depth <= 0 or value.startswith("-"):
         raise NotAcceptedError(value, "a path inside the workspace, '-m' or null")
     return value
 

@@ -233,6 +233,10 @@ def _check_whole(request: Request) -> None:
     experiment = request.experiment
     if experiment.filename == "-m" and not experiment.args:
         raise InvalidMessageError("$.experiment.args", "an empty array", "the module's name first (filename is -m)")
+    if (experiment.filename or "").startswith("/") and "_singularity" not in experiment.artifacts:
+        raise InvalidMessageError(
+            "$.experiment.filename", json.dumps(experiment.filename), "a path inside the workspace, '-m' or null"
+        )
     runs_script = experiment.filename not in (None, "-m") and "_singularity" not in experiment.artifacts
     if runs_script and "workspace" not in experiment.artifacts:
         raise InvalidMessageError(

@@ -21,6 +21,13 @@ _CERTIFICATES = ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA
 _INHERITED = frozenset((*_PERSON, *_LIBRARIES, *_NETWORK, *(name.lower() for name in _NETWORK), *_CERTIFICATES))
 _INHERITED_PREFIXES = ("LC_", "CUDA_", "CUDNN_", "NVIDIA_", "NCCL_", "ROCM_", "HIP_")
 
+_CONTAINED = frozenset(("TZ", *_NETWORK, *(name.lower() for name in _NETWORK)))
+
+
+def contained_environment(inherited: Mapping[str, str]) -> dict[str, str]:
+    """The part of what experiments inherit that means the same inside a container: no path, no file, no person."""
+    return {name: value for name, value in inherited.items() if name in _CONTAINED or name.startswith("NCCL_")}
+
 
 def clean_environment(own: Mapping[str, str]) -> dict[str, str]:
     """The part of `own` that an experiment inherits, PATH without the runner's virtual environment."""
@@ -37,4 +44,5 @@ def _system_path(path: str) -> str:
 
 
 def _of_environment(directory: Path) -> bool:
-    return (directory.parent / "pyvenv.cfg").exists() or (directory.parent / "conda-meta").exists()
+    # unlike Path.exists, os.path's is False for what this user may not look at
+    return any(os.path.exists(directory.parent / name) for name in ("pyvenv.cfg", "conda-meta"))  # noqa: PTH110

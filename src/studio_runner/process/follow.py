@@ -1,13 +1,12 @@
 """Following an output file that another process writes, as `tail -f` would, across gaps (`output.py`)."""
 
 import asyncio
-import errno
 import os
-import stat
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 from studio_runner.process.output import LONGEST_MARKER, Gap, find_gap
+from studio_runner.process.regular import open_regular
 
 _SHORTEST, _LONGEST = 0.02, 0.2
 """Pauses between two looks, in seconds. It polls: a network file system has nothing to subscribe to."""
@@ -17,7 +16,7 @@ _PIECE = 1 << 18
 async def follow(path: Path, done: Callable[[], bool], start: int = 0) -> AsyncIterator[bytes]:
     """What is in the file from the byte `start` on, then what is appended, until `done()` and everything is read.
 
-    Only of a regular file, see `open_regular`. It need not exist yet, and may be removed meanwhile. When its middle
+    The file need not exist yet, and may be removed meanwhile; a link in its place is not followed. When its middle
     is left out, the marker stands for what was not read of it yet.
     """
     reader = _Reader(path, start)
@@ -34,24 +33,6 @@ async def follow(path: Path, done: Callable[[], bool], start: int = 0) -> AsyncI
             pause = min(pause * 1.5, _LONGEST)
     finally:
         reader.close()
-
-
-def open_regular(path: Path) -> int:
-    """A descriptor for reading a regular file; OSError for anything else.
-
-    Neither the file nor its directory may be a link: an experiment could make one that leads to any file that the
-    runner may read. A pipe that nobody writes to is not waited for.
-    """
-    place = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    try:
-        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-        descriptor = os.open(path.name, flags, dir_fd=place)
-    finally:
-        os.close(place)
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        raise OSError(errno.EINVAL, "not a regular file", str(path))
-    return descriptor
 
 
 class _Reader:
@@ -88,18 +69,16 @@ class _Reader:
         return data
 
     def _open(self) -> None:
-        try:
-            self._file = open_regular(self._path)
-        except OSError:  # not there, or nothing of the runner's
-            return
-        self._gap = _gap_in(self._file)
+        file = open_regular(self._path)
+        if file is not None:
+            self._file, self._gap = file, _gap_in(file)
 
     def _replaced(self) -> bool:
         if self._file < 0:
             return False
         try:
             return self._path.lstat().st_ino != os.fstat(self._file).st_ino
-        except OSError:
+        except (FileNotFoundError, NotADirectoryError):
             return False
 
     def _move_over(self) -> None:

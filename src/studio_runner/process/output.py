@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Self
 
 from studio_runner.process.lines import Scanner
+from studio_runner.process.regular import open_directory
 
 _PREFIX = b"[studio-runner] "
 _LEAST_LIMIT = 4096
@@ -22,6 +23,7 @@ _KEPT = 1 << 16
 """Bytes of output that wait in memory while the disk takes none."""
 _RETRY = 1.0
 """Seconds between two tries to write to a disk that took nothing."""
+_FRESH = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
 _GAP = re.compile(rb"\n\[studio-runner\] (\d+) bytes left out here, after the first (\d+)\n")
 
 
@@ -73,10 +75,10 @@ class Output:
         self._kept, self._lost = b"", 0
         """What waits for room on the disk, and how many bytes before it are dropped."""
         self._next_try = 0.0
-        self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC, 0o644)
-        self._place = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        """Where the file is, whatever a script puts in the way by that name."""
+        self._file = os.open(path, _FRESH | os.O_TRUNC, 0o644)
         self._size = 0
+        # The script may put links in the place of both directories: from here on they are not looked up any more.
+        self._place, self._above = open_directory(path.parent), open_directory(path.parent.parent)
 
     def __enter__(self) -> Self:
         return self
@@ -90,8 +92,8 @@ class Output:
         """May be called twice."""
         if self._file >= 0:
             self.end()
-            os.close(self._file)
-            os.close(self._place)
+            for descriptor in (self._file, self._place, self._above):
+                os.close(descriptor)
             self._file = -1
 
     def end(self) -> None:
@@ -107,6 +109,15 @@ class Output:
             self._store(data)
             if self._scanner:
                 self._scanner.feed(data)
+
+    @property
+    def size(self) -> int:
+        """Bytes of the file as it is."""
+        return self._size
+
+    def since(self, position: int, length: int) -> bytes:
+        """What the file holds from a byte on, `length` bytes at most."""
+        return os.pread(self._file, length, position)
 
     def note(self, text: str) -> None:
         """Lines of the runner's own, on lines of their own: `[studio-runner] text`."""
@@ -189,23 +200,25 @@ class Output:
         tail = self._between_lines(self._size - self._limit // 4)
         before = self._gap.omitted - self._gap.length if self._gap else 0
         marker = Gap(head, 0, tail - head + before).marker()
-        temporary = (
-            self._path.parent.parent / f".{self._path.name}.new"
-        )  # not in the artifact: it is packed any time
-        temporary.unlink(missing_ok=True)  # a script may have put a link there
-        file = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o644)
+        temporary = f".{self._path.name}.new"  # not in the artifact: it is packed any time
+        self._remove(temporary)
+        file = os.open(temporary, _FRESH | os.O_EXCL, 0o644, dir_fd=self._above)
         try:
             self._copy(file, 0, head)
             _write_all(file, marker)
             self._copy(file, tail, self._size)
-            os.replace(temporary, self._path.name, dst_dir_fd=self._place)
+            os.rename(temporary, self._path.name, src_dir_fd=self._above, dst_dir_fd=self._place)
         except BaseException:
             os.close(file)
-            temporary.unlink(missing_ok=True)
+            self._remove(temporary)
             raise
         os.close(self._file)
         self._file, self._gap = file, Gap(head, len(marker), tail - head + before)
         self._size = head + len(marker) + self._size - tail
+
+    def _remove(self, temporary: str) -> None:
+        with suppress(FileNotFoundError):
+            os.unlink(temporary, dir_fd=self._above)
 
     def _between_lines(self, position: int) -> int:
         """The first beginning of a line from `position` on; `position` itself when none is near."""

@@ -2,6 +2,7 @@
 
 `_status` is the experimenter's and only read. `_results` is the runner's last word. `_metadata` is uploaded as
 individual objects, one per attempt. Every other mutable artifact is a directory that goes up when it changed.
+`_singularity` is no artifact in this sense: what it names is run, not brought (`runner.images`).
 """
 
 import asyncio
@@ -22,6 +23,7 @@ from studio_runner.messages.results import stop_requested
 from studio_runner.runner import retval
 from studio_runner.runner.fence import Fence
 from studio_runner.runner.host import Host
+from studio_runner.runner.images import IMAGE
 from studio_runner.storage.access import access_to
 from studio_runner.storage.base import Store
 from studio_runner.storage.blocking import blocking
@@ -66,7 +68,9 @@ class Artifacts:
         self._places = {
             label: Place(artifact, *_opened(host.stores, request, artifact), directory / label)
             for label, artifact in request.artifacts.items()
+            if label != IMAGE
         }
+        self._named = request.artifacts
         self.fence = self._make_fence(request.body, {"attempt": number, "runner": host.identity.runner})
         still_mine = self.fence.hold if self.fence else None
         self._uploads = {
@@ -181,11 +185,11 @@ class Artifacts:
 
     def addresses(self) -> dict[str, str]:
         """Label to address, without what opens it."""
-        return {label: place.artifact.address for label, place in self._places.items()}
+        return {label: artifact.address for label, artifact in self._named.items()}
 
     def names(self) -> dict[str, str]:
         """Label to the name of its object, for `_results.json`."""
-        return {label: place.artifact.name for label, place in self._places.items()}
+        return {label: artifact.name for label, artifact in self._named.items()}
 
 
 def _opened(stores: Stores, request: Request, artifact: Artifact) -> tuple[Store, str]:

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 from studio_runner.config.settings import Settings
 from studio_runner.environments.base import EnvironmentProvider
+from studio_runner.environments.containers.provider import Containers
+from studio_runner.environments.images.base import Images
 from studio_runner.machine.gpus.warden import Warden
 from studio_runner.machine.ledger import Ledger
 from studio_runner.process.cgroups.groups import Groups
@@ -17,6 +19,7 @@ from studio_runner.process.treewatch import TreeWatch
 from studio_runner.reports.base import Reports
 from studio_runner.reports.databases import Databases
 from studio_runner.runner.directory import Premises
+from studio_runner.runner.policy import Policy
 from studio_runner.runner.starts import Starts
 from studio_runner.storage.cache import ArtifactCache
 from studio_runner.storage.registry import Stores
@@ -54,6 +57,9 @@ class Host:
     disks: DiskWatch
     spawner: Spawner
     environments: EnvironmentProvider
+    images: Images
+    containers: Containers
+    policy: Policy
     reports: Reports
     stores: Stores
     artifact_cache: ArtifactCache | None

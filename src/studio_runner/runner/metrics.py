@@ -2,13 +2,18 @@
 
 import asyncio
 import json
+import logging
+import os
 import time
 from collections.abc import Coroutine, Mapping, Sequence
 from pathlib import Path
 
 from studio_runner.process.limits import TreeUsage, disk_usage, sample
+from studio_runner.process.regular import open_regular
 from studio_runner.process.spawn import Process
 from studio_runner.runner.trial import Trial
+
+log = logging.getLogger(__name__)
 
 METRICS = "_metrics"
 
@@ -46,5 +51,13 @@ def _line(trial: Trial, usage: TreeUsage, disk: int, gpus: Sequence[Mapping[str,
 
 
 def _append(path: Path, line: str) -> None:
-    with path.open("a") as file:
-        file.write(line)
+    """A sample that cannot be written is left out: the disk may be full, or the script has put a link there."""
+    try:
+        descriptor = open_regular(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+        if descriptor is None:
+            log.warning("no metrics are written: %s is no regular file any more", path)
+            return
+        with os.fdopen(descriptor, "a") as file:
+            file.write(line)
+    except OSError as error:
+        log.warning("metrics cannot be written: %s", error)

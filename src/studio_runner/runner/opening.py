@@ -3,8 +3,15 @@
 import os
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 
 from studio_runner.config.settings import Settings
+from studio_runner.environments.containers.provider import Containers
+from studio_runner.environments.containers.runtime import Runtimes, runtime_path
+from studio_runner.environments.images.base import Images
+from studio_runner.environments.images.provider import KeptImages
+from studio_runner.environments.images.pull import Puller
+from studio_runner.environments.programs import Programs
 from studio_runner.environments.virtualenv import VirtualenvProvider
 from studio_runner.machine.gpus.opening import no_warden, opened_warden
 from studio_runner.machine.gpus.warden import Warden
@@ -23,6 +30,7 @@ from studio_runner.reports.opening import dashboard_address, opened_reporters
 from studio_runner.runner.databases import databases
 from studio_runner.runner.directory import occupied
 from studio_runner.runner.host import Host, Identity
+from studio_runner.runner.policy import Policy
 from studio_runner.runner.recovery import recover
 from studio_runner.runner.scatter import scatter
 from studio_runner.runner.starts import Starts
@@ -50,6 +58,7 @@ async def opened_host(
             DiskWatch() as disks,
             Spawner() as spawner,
             VirtualenvProvider(places.cache_dir, settings.caches.environments, spawner, variables) as environments,
+            _opened_containers(settings, spawner, variables) as (images, containers),
             Stores(settings.storage) as stores,
             _opened_cache(settings) as artifact_cache,
             _opened_reports(settings, identity, stores) as (kept, reporters),
@@ -69,6 +78,9 @@ async def opened_host(
                 disks=disks,
                 spawner=spawner,
                 environments=environments,
+                images=images,
+                containers=containers,
+                policy=Policy(settings.containers, partial(runtime_path, settings.containers.runtime, variables)),
                 reports=Reports([*reporters, *listeners]),
                 stores=stores,
                 artifact_cache=artifact_cache,
@@ -97,6 +109,21 @@ async def _opened_groups(found: Found, identity: Identity, total: Capacity) -> A
     share = Share(memory=room_for_all(found, total.memory), cores=total.cores)
     with opened_groups(found, identity.runner, share) as groups:
         yield groups
+
+
+@asynccontextmanager
+async def _opened_containers(
+    settings: Settings, spawner: Spawner, variables: Mapping[str, str]
+) -> AsyncIterator[tuple[Images, Containers]]:
+    """Images, and the containers that are made of them; one runtime pulls and runs them."""
+    programs, cache, budget = Programs(spawner), settings.places.cache_dir, settings.caches.images
+    runtimes = Runtimes(programs, settings.containers.runtime, variables)
+    puller = Puller(programs, runtimes.path, variables, budget)
+    async with (
+        KeptImages(cache, budget, settings.containers, puller) as images,
+        Containers(cache, images, programs, runtimes, variables) as containers,
+    ):
+        yield images, containers
 
 
 @asynccontextmanager

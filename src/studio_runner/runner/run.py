@@ -12,10 +12,11 @@ from studio_runner.messages.request import Request
 from studio_runner.messages.secrets import is_secret_name
 from studio_runner.messages.variables import expand
 from studio_runner.process.base import Command, Exit
-from studio_runner.process.environ import ATTEMPT_VARIABLE
+from studio_runner.process.environ import ATTEMPT_VARIABLE, contained_environment
 from studio_runner.process.spawn import Process
 from studio_runner.runner.bounds import Bounds, bounds
 from studio_runner.runner.checkpoint import checkpoints
+from studio_runner.runner.contained import is_contained
 from studio_runner.runner.metrics import samples
 from studio_runner.runner.outcome import RULES, Outcome
 from studio_runner.runner.prepare import WORKSPACE
@@ -36,13 +37,22 @@ THREAD_VARIABLES = (
 )
 """Libraries take every core of the machine unless these tell them how many there are for them."""
 
+BEGINNING = 8192
+"""Bytes of output by which a container's runtime is told from the script."""
+
 
 async def run_script(trial: Trial, environment: Environment) -> Outcome:
     """Run the script to its end; when cancelled, stop its whole tree first. `trial.exit` is set either way."""
     command = environment.command(arguments(trial.request), variables(trial), trial.directory / WORKSPACE)
     trial.describe_start(environment)
+    begun = trial.output.size
     async with bounds(trial) as held:
-        return await held.explained(outcome_of(await _run(trial, command, held)))
+        end = await _run(trial, command, held)
+        outcome = await held.explained(outcome_of(end))
+    beginning = trial.output.since(begun, BEGINNING)
+    if outcome.reason is Reason.SCRIPT_FAILED and (trouble := environment.not_started(end.code, beginning)):
+        raise trouble
+    return outcome
 
 
 async def _run(trial: Trial, command: Command, held: Bounds) -> Exit:
@@ -80,8 +90,10 @@ async def _attended(trial: Trial, process: Process, held: Bounds) -> None:
 
 
 def arguments(request: Request) -> tuple[str, ...]:
-    """What follows the interpreter: the script (or `-m`) and its arguments."""
-    return (request.experiment.filename or "", *script_arguments(request.experiment.args))
+    """What follows the interpreter: the script (or `-m`) and its arguments; the arguments alone for the program of
+    a container."""
+    script = request.experiment.filename
+    return (*([] if script is None else [script]), *script_arguments(request.experiment.args))
 
 
 def variables(trial: Trial) -> dict[str, str]:
@@ -90,7 +102,7 @@ def variables(trial: Trial) -> dict[str, str]:
     public = {name: value for name, value in own.items() if not is_secret_name(name)}
     cores = str(max(1, trial.request.resources.cpus))
     return {
-        **trial.host.inherited,
+        **(contained_environment(trial.host.inherited) if is_contained(trial.request) else trial.host.inherited),
         **dict.fromkeys(THREAD_VARIABLES, cores),
         "PYTHONUNBUFFERED": "1",
         "AWS_SDK_LOAD_CONFIG": "1",

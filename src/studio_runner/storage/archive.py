@@ -14,7 +14,7 @@ from studio_runner.errors import ArtifactInvalidError
 from studio_runner.storage.base import CHUNK
 from studio_runner.storage.budget import DiskBudget
 from studio_runner.storage.compression import Compression, Expander, compress
-from studio_runner.storage.extract import Extraction
+from studio_runner.storage.extract import ARTIFACT, Extraction, Rules
 from studio_runner.storage.faults import disk_fault, member_fault
 from studio_runner.storage.links import confined
 from studio_runner.storage.scan import Found, Keep, unreadable, walk
@@ -53,7 +53,9 @@ class Unpacker:
     context ends. Safe to use from another thread than the one that made it, one at a time. `tap` is told of what
     was in it, decompressed."""
 
-    def __init__(self, directory: Path, budget: DiskBudget, tap: Tap | None = None) -> None:
+    def __init__(
+        self, directory: Path, budget: DiskBudget, tap: Tap | None = None, rules: Rules = ARTIFACT
+    ) -> None:
         self._directory = directory
         self._tap = tap
         self._head: bytes | None = b""
@@ -61,7 +63,7 @@ class Unpacker:
         self._kind = Compression.NONE
         self._expander = Expander(self._kind)
         try:
-            self._extraction = Extraction(directory, budget)
+            self._extraction = Extraction(directory, budget, rules)
         except OSError as error:
             raise disk_fault(error, str(directory)) from error
         self._reader = TarReader(self._extraction)

@@ -8,6 +8,7 @@ import errno
 import os
 import stat
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from studio_runner.errors import ArtifactInvalidError
@@ -35,12 +36,30 @@ _REFUSED = {
 }
 
 
+@dataclass(frozen=True)
+class Rules:
+    """What an archive may hold. `link` is given the target of a symbolic link and how many directories deep that
+    stands; it returns what is written, None to refuse. Members of the kinds `passed_over` are not unpacked."""
+
+    link: Callable[[bytes, int], bytes | None] = confined
+    passed_over: frozenset[bytes] = frozenset()
+
+
+ARTIFACT = Rules()
+"""Links stay inside, and there are no devices."""
+
+ROOT_FILE_SYSTEM = Rules(lambda target, _: target or None, frozenset({b"3", b"4", b"6"}))
+"""The tree becomes the root of a container: there absolute links lead into it, and devices come from the machine.
+Nothing may follow a link of such a tree outside of one."""
+
+
 class Extraction:
     """Sink of one archive; `directory` exists. A later member takes the place of an earlier one of its name."""
 
-    def __init__(self, directory: Path, budget: DiskBudget) -> None:
+    def __init__(self, directory: Path, budget: DiskBudget, rules: Rules = ARTIFACT) -> None:
         self.member = b""
         self._budget = budget
+        self._rules = rules
         self._made = 0
         self._root = os.open(directory, _ENTER)
         self._above: tuple[bytes, ...] = ()
@@ -53,6 +72,9 @@ class Extraction:
     def start(self, member: Member) -> None:
         """Make the member; a file stays open for its data. ArtifactInvalidError, DiskExceededError, OSError."""
         self.member = member.name
+        if member.kind in self._rules.passed_over:
+            self._count()
+            return
         name = self._enter_parent(member)
         self._count()
         if member.kind == FILE:
@@ -156,7 +178,7 @@ class Extraction:
         os.chmod(name, mode & 0o777 | 0o700, dir_fd=self._parent)
 
     def _symlink(self, name: bytes, target: bytes) -> int:
-        inside = confined(target, len(self._above))
+        inside = self._rules.link(target, len(self._above))
         if inside is None:
             raise self._invalid(f"links to {os.fsdecode(target)}, which is outside")
         os.symlink(inside, name, dir_fd=self._parent)

@@ -22,6 +22,9 @@ from studio_runner.storage.receive import Digest, Placement, Sink, verify
 from studio_runner.storage.tar import END
 from studio_runner.storage.threads import in_thread
 
+Receive = Callable[[Path, DiskBudget], Sink]
+"""Makes what takes an object's bytes and puts them into the directory."""
+
 
 async def fetch(  # noqa: PLR0913
     artifact: Artifact,
@@ -31,14 +34,16 @@ async def fetch(  # noqa: PLR0913
     budget: DiskBudget,
     *,
     cache: ArtifactCache | None = None,
+    receive: Receive | None = None,
 ) -> ObjectInfo | None:
     """Bring the object `key` of `store` into `directory`, which is made; None when it is not there and need not be.
 
-    What does not change and is stored elsewhere is kept in `cache`.
+    What does not change and is stored elsewhere is kept in `cache`. `receive` decides what becomes of the bytes;
+    None: what the artifact says.
 
     ArtifactMissingError, ArtifactInvalidError, DiskExceededError, StorageUnavailableError, UnauthorisedError.
     """
-    work = Fetching(artifact, key, directory, budget)
+    work = Fetching(artifact, key, directory, budget, receive)
     with about(artifact):
         try:
             if local := blocking(store):
@@ -59,7 +64,10 @@ async def fetch(  # noqa: PLR0913
 class Fetching:
     """One artifact being fetched."""
 
-    def __init__(self, artifact: Artifact, key: str, directory: Path, budget: DiskBudget) -> None:
+    def __init__(
+        self, artifact: Artifact, key: str, directory: Path, budget: DiskBudget, receive: Receive | None = None
+    ) -> None:
+        self._receive = receive
         self._artifact = artifact
         self._key = key
         self._directory = directory
@@ -161,6 +169,8 @@ class Fetching:
             raise disk_fault(error, str(self._directory)) from error
 
     def _receiver(self, tap: Tap | None) -> Sink:
+        if self._receive is not None:
+            return self._receive(self._directory, self._budget)
         if self._artifact.unpack:
             return Unpacker(self._directory, self._budget, tap)
         return Placement(self._directory / posixpath.basename(self._key), self._budget, tap)

@@ -9,7 +9,8 @@ from typing import BinaryIO
 from starlette.responses import StreamingResponse
 
 from studio_runner.errors import NotFoundError
-from studio_runner.process.follow import follow, open_regular
+from studio_runner.process.follow import follow
+from studio_runner.process.regular import open_regular
 
 OUTPUT = "output"
 """The label of the artifact, and the name of the file in it."""
@@ -24,6 +25,8 @@ def open_output(directory: Path) -> BinaryIO:
         descriptor = open_regular(directory / OUTPUT)
     except OSError as error:
         raise NotFoundError(f"There is no output in {directory}: {error.strerror}") from error
+    if descriptor is None:
+        raise NotFoundError(f"There is no output in {directory}, or it is not a regular file")
     return os.fdopen(descriptor, "rb")
 
 

@@ -6,6 +6,7 @@ import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
+from studio_runner.cli.checkup.container import container, image_at_registry, is_pulled, own_python
 from studio_runner.cli.checkup.finding import Finding, Here, ok, problem, warning
 from studio_runner.cli.checkup.gpus import looked_at, named, troubles
 from studio_runner.environments.indexes import IndexReader
@@ -21,6 +22,7 @@ from studio_runner.messages.arguments import script_arguments
 from studio_runner.messages.artifact import Artifact
 from studio_runner.messages.request import Request, parse_request
 from studio_runner.messages.units import format_duration, format_size
+from studio_runner.runner.contained import is_contained
 from studio_runner.runner.intake import need_of
 from studio_runner.runner.prepare import WORKSPACE, spec_of
 from studio_runner.storage.access import access_to
@@ -40,13 +42,16 @@ async def examine(body: bytes, here: Here) -> AsyncIterator[Finding]:
         yield problem("message", str(error), "Correct the value; docs/reference/messages.md says what is accepted.")
         return
     yield ok("message", f"valid; the experiment is {request.key}")
-    for finding in (*_resources(request, here), *_limits(request)):
+    for finding in (*_resources(request, here), *container(request, here), *_limits(request)):
         yield finding
     async for finding in _environment(request, here):
         yield finding
     async with Stores(here.settings.storage) as stores:
         for label, artifact in request.artifacts.items():
-            yield await _checked(label, artifact, request, stores)
+            if is_pulled(artifact):
+                yield await asyncio.to_thread(image_at_registry, artifact, here)
+            else:
+                yield await _checked(label, artifact, request, stores)
         async for finding in _script(request, stores):
             yield finding
 
@@ -95,6 +100,9 @@ def _limits(request: Request) -> Iterator[Finding]:
 
 async def _environment(request: Request, here: Here) -> AsyncIterator[Finding]:
     """The interpreter, and what the installer would be given. Whether that installs, only the installer knows."""
+    if is_contained(request):
+        yield own_python(request, here)
+        return
     interpreters = Interpreters(here.settings.places.cache_dir / "interpreters.json", here.environ)
     try:
         plan = await Planner(interpreters, IndexReader(here.environ)).plan(spec_of(request))
@@ -137,11 +145,14 @@ async def _artifact(artifact: Artifact, request: Request, stores: Stores) -> Fin
 async def _script(request: Request, stores: Stores) -> AsyncIterator[Finding]:
     """Whether the script is in the workspace, which is unpacked to see."""
     script, workspace = request.experiment.filename, request.artifacts.get(WORKSPACE)
-    if script is None:
-        yield problem("script", "none is named (filename is null)", "Name the script; containers are not run here.")
-        return
     arguments = " ".join(map(repr, script_arguments(request.experiment.args)))
-    if script == "-m" or workspace is None:
+    if script is None and is_contained(request):
+        yield ok("script", f"the image's own program {arguments}".strip())
+        return
+    if script is None:
+        yield problem("script", "none is named (filename is null)", "Name the script, or bring a container.")
+        return
+    if script == "-m" or script.startswith("/") or workspace is None:
         yield ok("script", f"{script} {arguments}".strip())
         return
     try:

@@ -1,0 +1,153 @@
+"""Whoever dies, and however: no process, mount, loop device or directory of a container stays behind."""
+
+import signal
+import time
+
+import psutil
+import pytest
+
+STUBBORN = """
+import os, signal, time
+if os.environ["STUDIOML_EXPERIMENT"].endswith(".2"):
+    print("second attempt")
+    raise SystemExit
+for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+    signal.signal(number, signal.SIG_IGN)
+if not os.fork():
+    os.setsid()
+    if os.fork():
+        os._exit(0)
+open("../modeldir/ready", "w").close()
+while True:
+    time.sleep(1)
+"""
+
+
+@pytest.fixture(params=["sandbox", "sif"])
+def image(request, image_archive, image_sif):
+    return {"sandbox": image_archive, "sif": image_sif}[request.param]
+
+
+@pytest.fixture
+def begun(site, until):
+    """Start a stubborn experiment; its key once it runs."""
+
+    def begin(image, **experiment):
+        key = site.contained(STUBBORN, image=image, **experiment)
+        until(lambda: next(site.attempts.glob(f"{key}.1/modeldir/ready"), None))
+        return key
+
+    return begin
+
+
+def tree(daemon):
+    """The processes between the runner and the container, by name."""
+    found = {}
+    for process in psutil.Process(daemon.pid).children(recursive=True):
+        found.setdefault(process.name(), []).append(process)
+    return found
+
+
+def nothing_runs(site):
+    deadline = time.monotonic() + 30
+    while site.processes():
+        assert time.monotonic() < deadline, "it survived the runner"
+        time.sleep(0.01)
+
+
+def busy(processes):
+    return next(process for process in processes if process.children())
+
+
+def test_a_time_limit_leaves_nothing(site, served, image, nothing_left):
+    with served(site, "--grace", "100ms"):
+        key = site.contained(STUBBORN, image=image, max_duration="4s")
+        results = site.wait(key)
+        nothing_left(site)
+
+    assert results.reason == "timed_out"
+
+
+def test_what_the_script_leaves_running_ends_with_it(site, served, image, nothing_left):
+    code = "import os, time\nif not os.fork():\n    os.setsid()\n    if not os.fork():\n        time.sleep(1000)\n    os._exit(0)"
+    with served(site):
+        results = site.wait(site.contained(code, image=image))
+        nothing_left(site)
+
+    assert results.ok
+
+
+def test_the_runner_is_killed(site, served, image, begun, nothing_left):
+    with served(site) as daemon:
+        key = begun(image)
+        daemon.kill()
+        daemon.wait()
+        nothing_runs(site)
+    with served(site, "--lease", "2s"):
+        assert site.wait(key).ok
+        nothing_left(site)
+
+
+def test_the_supervisor_is_killed(site, served, image, begun, nothing_left):
+    with served(site) as daemon:
+        key = begun(image)
+        busy(tree(daemon)["studio-superv"]).kill()
+        assert site.wait(key).ok  # tried again
+        nothing_left(site)
+
+
+def test_the_keeper_is_killed(site, served, image, begun, nothing_left):
+    with served(site, "--grace", "100ms") as daemon:
+        key = begun(image, max_duration="6s")
+        tree(daemon)["studio-keeper"][0].kill()
+        assert site.wait(key).reason == "timed_out"
+        nothing_left(site)
+
+
+def test_the_runtime_is_killed(site, served, image, begun, nothing_left):
+    with served(site) as daemon:
+        key = begun(image)
+        busy(tree(daemon)["studio-superv"]).children()[0].kill()
+        results = site.wait(key)
+        nothing_left(site)
+
+    assert (results.reason, results.signal) == ("script_failed", signal.SIGKILL)
+
+
+def test_runner_keeper_and_supervisor_are_killed_at_once(site, served, image, begun, nothing_left):
+    """What survives is found by the next runner."""
+    with served(site) as daemon:
+        key = begun(image)
+        found = tree(daemon)
+        for process in (psutil.Process(daemon.pid), *found["studio-keeper"], *found["studio-superv"]):
+            process.suspend()
+        for process in (psutil.Process(daemon.pid), *found["studio-keeper"], *found["studio-superv"]):
+            process.kill()
+        daemon.wait()
+    with served(site, "--lease", "2s"):
+        assert site.wait(key).ok
+        nothing_left(site)
+
+
+def test_it_is_stopped_while_the_container_starts(site, served, image, nothing_left):
+    """Again and again, at other moments."""
+    with served(site, "--grace", "100ms"):
+        keys = [
+            site.contained(STUBBORN, image=image, max_duration=f"{20 * number}ms") for number in range(1, 30, 4)
+        ]
+        reasons = {site.wait(key).reason for key in keys}
+        nothing_left(site)
+
+    assert reasons == {"timed_out"}
+
+
+def test_the_trees_processes_are_all_known_to_the_runner(site, served, image, begun):
+    """They are counted: memory and processes of a container are an experiment's like any other's."""
+    with served(site, "--grace", "100ms"):
+        key = begun(image, config={"saveMetricsFrequency": "100ms"}, max_duration="6s")
+        time.sleep(1)
+        assert site.wait(key).reason == "timed_out"
+
+    samples = site.files(key, "_metrics")["attempt-1.jsonl"].decode().splitlines()
+    assert samples
+    assert '"processes": 0' not in samples[-1]
