@@ -38,6 +38,9 @@ class Gate:
     def release(self):
         """Nothing was reserved."""
 
+    def awaits(self, queue, body):
+        return False
+
     async def opened(self):
         """It is."""
 

@@ -5,7 +5,7 @@ import time
 
 from studio_runner.machine.inventory import Capacity
 from studio_runner.machine.ledger import Ledger
-from studio_runner.runner.intake import Intake, Quota
+from studio_runner.runner.intake import Intake, Quota, Terms
 
 TOTAL = Capacity(cores=4, memory=8 * 10**9, disk=100 * 10**9)
 
@@ -31,7 +31,7 @@ def body(document):
 
 def intake(total=TOTAL, *, tasks=0, interval=0.0, cpu_only=False):
     ledger = Ledger(total)
-    return Intake(ledger, Quota(tasks, interval), cpu_only=cpu_only), ledger
+    return Intake(ledger, Quota(tasks, interval), Terms(cpu_only=cpu_only)), ledger
 
 
 def test_reserves_before_the_message_is_taken():

@@ -114,6 +114,8 @@ OPTIONS: tuple[Option, ...] = (
     _drop_in("machine.max_disk", kinds.SIZE, "max-disk", "Disk that experiments may have; 0: all that is free."),
     _drop_in("machine.cpu_only", kinds.SWITCH, "cpu-only",
              "Run experiments that ask for GPUs without them; otherwise they are left to other runners."),
+    _option("machine.patience", kinds.DURATION, "patience",
+            help="How long others may pass an experiment that waits for room of which nobody knows when it comes."),
     _drop_in("limits.tasks", kinds.COUNT, "limit-tasks", "End after this many experiments; 0: never."),
     _drop_in("limits.idle_duration", kinds.DURATION, "limit-idle-duration",
              "End after this long without work; 0: never."),

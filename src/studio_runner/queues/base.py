@@ -24,6 +24,11 @@ class Gate(Protocol):
         """Reserve what the message needs and return the ticket, or None: not here, or not now."""
         ...
 
+    def awaits(self, queue: str, body: bytes) -> bool:
+        """Whether room is held free for this message, which was refused: it is to be offered before others, and
+        soon again."""
+        ...
+
     async def opened(self) -> None:
         """Return once asking again could be worth while: at once while anything is free, else when something
         was given back."""
