@@ -39,7 +39,8 @@ class Candidate:
 
 @dataclass(eq=False)
 class Left:
-    """A candidate that was left. `serial` grows in the order of first offers; `seen`: when it was offered last.
+    """A candidate that was left. `serial` grows in the order of first offers; `seen`: when it was offered last, and
+    `releases`: how often something had been given back by then.
 
     The rest is kept when it is waited for: `since` when, how often another was left for its sake (`made_way`), and
     the time by which it begins, once that is known (`promise`).
@@ -48,6 +49,7 @@ class Left:
     candidate: Candidate
     serial: int
     seen: float
+    releases: int = 0
     since: float | None = None
     made_way: int = 0
     promise: float = inf

@@ -8,7 +8,7 @@ ledger's reservations are dated.
 """
 
 import bisect
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from math import inf
 
@@ -72,6 +72,7 @@ class Placement:
         self._fruitless = -1
         self._resumed = -inf
         self._room_since: float | None = None
+        self._doubted: int | None = None
 
     def admits(self, candidate: Candidate, now: float) -> bool:
         """Whether the message may be taken now. It is remembered when it may not."""
@@ -83,8 +84,7 @@ class Placement:
             if self._may_pass(candidate, awaited, now):
                 break
             if not self._overtook(candidate, awaited):
-                awaited.made_way += 1
-                self._leave(candidate, now)
+                self._make_way(candidate, awaited, now)
                 return False
             self._give_up(awaited)
             self._choose(now)
@@ -152,6 +152,7 @@ class Placement:
     def _leave(self, candidate: Candidate, now: float) -> None:
         known = self._lineup.find(candidate) is not None
         left = self._lineup.note(candidate, now, now - UNSEEN)
+        left.releases = self._ledger.releases
         if self._awaited is None and not known:  # of those that are known none can be waited for
             self._await(left, now)
 
@@ -162,7 +163,7 @@ class Placement:
         if not self._has_plan(left, now):
             return False
         left.since = now if left.since is None else left.since
-        self._awaited = left
+        self._awaited, self._doubted = left, None
         return True
 
     def _give_up(self, awaited: Left) -> None:
@@ -200,12 +201,27 @@ class Placement:
             return True
         return self._ledger.fits(awaited.candidate.need, plan.after, candidate.need)
 
+    def _make_way(self, candidate: Candidate, awaited: Left, now: float) -> None:
+        """Leave it for the sake of the awaited one."""
+        awaited.made_way += 1
+        if self._room_since is not None and self._doubted is None and self._is_behind(candidate, awaited):
+            self._ledger.changed()
+            self._doubted = self._ledger.releases
+        self._leave(candidate, now)
+
     def _overtook(self, candidate: Candidate, awaited: Left) -> bool:
-        """Whether a later message of the same queue, that needs no less, is offered though the awaited one's room
-        is there: a queue offers in order, so that one is gone. Here there is no need to wait for `ABSENT`: no large
-        one starves by it."""
+        """Whether `candidate` shows that the awaited one is gone. A queue offers in order: when one from behind
+        comes though the room of the awaited one is there, all are asked once more, and when it comes again before
+        that one did, that one is not there any more. So nobody waits long behind what another runner took."""
+        if self._doubted is None or awaited.releases >= self._doubted or not self._is_behind(candidate, awaited):
+            return False
+        known = self._lineup.find(candidate)
+        return known is not None and known.releases >= self._doubted
+
+    def _is_behind(self, candidate: Candidate, awaited: Left) -> bool:
+        """Whether it is a later message of the same queue that needs no less: no large one starves by it."""
         first = awaited.candidate
-        if self._room_since is None or candidate.queue != first.queue or not first.need <= candidate.need:
+        if candidate.queue != first.queue or not first.need <= candidate.need:
             return False
         known = self._lineup.find(candidate)
         return known is None or known.serial > awaited.serial
@@ -228,16 +244,28 @@ class Placement:
 
 
 def make_plan(ledger: Ledger, need: Need, now: float) -> Plan | None:
-    """How room comes for `need`; None when the end of all that can be counted on would not make it."""
-    held = ledger.held
-    dated = sorted((one for one in held if now < one.until + OVERDUE < inf), key=lambda one: one.until)
-    endless = [one for one in held if one.until == inf]
+    """How room comes for `need`; None when the end of all that can be counted on would not make it.
+
+    Of those whose end nobody knows as few as possible are counted on, the oldest first: what begins later than the
+    wait is never among them, so that nothing that passes makes the wait longer.
+    """
+    dated = sorted((one for one in ledger.held if now < one.until + OVERDUE < inf), key=lambda one: one.until)
+    endless = [one for one in ledger.held if one.until == inf]
+    unknown = _fewest(endless, lambda some: ledger.fits(need, [*some, *dated]))
+    if unknown is None:
+        return None
+    known = _fewest(dated, lambda some: ledger.fits(need, [*unknown, *some]))
+    assert known is not None  # noqa: S101 - all of them would do
+    floor = known[-1].until if known else -inf
     stale = dated[0].until + OVERDUE if dated else inf
-    for first in ([], endless):
-        count = bisect.bisect_left(
-            range(len(dated) + 1), x=True, key=lambda number: ledger.fits(need, first + dated[:number])
-        )
-        if count <= len(dated):
-            time = dated[count - 1].until if count else -inf
-            return Plan(None if first else time, time, first + dated[:count], stale)
-    return None
+    return Plan(None if unknown else floor, floor, [*unknown, *known], stale)
+
+
+def _fewest(
+    reservations: list[Reservation], enough: Callable[[list[Reservation]], bool]
+) -> list[Reservation] | None:
+    """The fewest of these, from the front, that are enough; None when all of them are not."""
+    count = bisect.bisect_left(
+        range(len(reservations) + 1), x=True, key=lambda number: enough(reservations[:number])
+    )
+    return reservations[:count] if count <= len(reservations) else None
