@@ -1,8 +1,8 @@
 """A packer that knows the future: every arrival and every true duration, nothing is stopped once it began.
 
 It tries several orders. In each, one job after the other gets the earliest time after its arrival at which it fits
-beside those that have theirs already; the best of all schedules counts. The best possible one nobody can compute, but
-no schedule is shorter than `bound`.
+beside those that have theirs already; the best of all schedules counts. The best possible one nobody can compute,
+but no schedule is shorter than `bound`.
 """
 
 import bisect
@@ -97,8 +97,8 @@ def _shaken(order: Sequence[Job], draw: random.Random) -> list[Job]:
 
 
 def bound(jobs: Sequence[Job]) -> float:
-    """No schedule is over sooner: the work that arrives after any time takes the whole machine so long, and each job
-    its own time."""
+    """No schedule is over sooner: the work that arrives after any time takes the whole machine so long, and each
+    job its own time."""
     latest = max(job.submitted + job.duration for job in jobs)
     rest = [0.0] * len(WHOLE)
     for job in sorted(jobs, key=lambda job: -job.submitted):

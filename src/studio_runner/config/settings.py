@@ -93,7 +93,7 @@ class MachineSettings:
     max_disk: int
     cpu_only: bool
     """Use no GPUs: experiments that ask for some run without them."""
-    patience: float = 600.0
+    patience: float = 7200.0
     """How long others may pass an experiment that waits for room of which nobody can know when it comes."""
 
 

@@ -15,10 +15,11 @@ from studio_runner.machine.inventory import Capacity
 from studio_runner.process.limits import memory
 from studio_runner.queues.base import KeptBroker, QueueStatus
 from studio_runner.queues.registry import kind_of, kinds_of
-from studio_runner.reports.prometheus import ArtifactFigures, CacheFigures, QueueFigures, Standing
+from studio_runner.reports.prometheus import ArtifactFigures, CacheFigures, HoldFigures, QueueFigures, Standing
 from studio_runner.reports.records import Record, Records
 from studio_runner.runner.attempt import Attempt
 from studio_runner.runner.daemon import Daemon
+from studio_runner.runner.hold import Hold
 from studio_runner.runner.outcome import of_reason
 from studio_runner.runner.trial import Trial
 from studio_runner.web.catalogue import Catalogue, ExperimentLine
@@ -55,7 +56,7 @@ class Running:
 @dataclass(frozen=True)
 class RunnerView:
     """The runner. `started` is Unix time, `uptime` in seconds; `total` is what experiments may have of the machine,
-    `free` what nobody has reserved."""
+    `free` what nobody has reserved; `hold`: for which message of a queue some of that is held free."""
 
     host: str
     runner: str
@@ -67,6 +68,7 @@ class RunnerView:
     free: Capacity
     limits: RunnerLimits
     running: Sequence[Running]
+    hold: Hold | None = None
 
 
 @dataclass(frozen=True)
@@ -108,6 +110,7 @@ class Overview:
             free=host.ledger.free,
             limits=RunnerLimits(limits.tasks, limits.idle_duration, limits.interval),
             running=[_running(trial, now) for trial in self._trials()],
+            hold=self.daemon.hold,
         )
 
     async def queues(self) -> list[QueueView]:
@@ -166,6 +169,7 @@ class Overview:
             free=ledger.free,
             draining=self.daemon.draining,
             running=[trial.subject for trial in self._trials()],
+            held=self._held(),
             queues=[
                 QueueFigures(
                     name=queue.name,
@@ -180,6 +184,12 @@ class Overview:
             environments=CacheFigures(cache.hits, cache.misses, cache.size),
             artifacts=ArtifactFigures(kept.hits, kept.misses) if kept else ArtifactFigures(),
         )
+
+    def _held(self) -> HoldFigures | None:
+        hold = self.daemon.hold
+        if hold is None:
+            return None
+        return HoldFigures(hold.queue, hold.share, max(0.0, time.time() - hold.since), hold.left)
 
     def _trials(self) -> list[Trial]:
         return [attempt.trial for attempt in self.daemon.attempts if attempt.trial]
