@@ -83,10 +83,10 @@ def test_a_big_one_gets_its_turn_and_small_ones_that_are_over_in_time_pass_meanw
 
     stage.gate.unlink()
     assert place.wait(big).ok
-    started = place.record(big)["time_started"]
+    started = place.ended(big)["time_started"]
     for key in late:
         assert place.wait(key).ok
-        assert place.record(key)["time_started"] > started
+        assert place.ended(key)["time_started"] > started
     until(lambda: stage.hold() is None)
 
 
