@@ -9,7 +9,9 @@ or that of a recorded workload.
 
 import heapq
 import itertools
+import statistics
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import inf
@@ -18,7 +20,8 @@ from pathlib import Path
 from bench.cards import Card, WholeCards
 from bench.packer import bound, packed
 from bench.result import Result
-from bench.workloads import CARDS, MACHINE, MIXES, Job, recorded
+from bench.workloads import CARDS, MACHINE, MIXES, Job, need, recorded
+from studio_runner.machine.inventory import Capacity
 from studio_runner.machine.ledger import Ledger, Reservation
 from studio_runner.machine.lineup import Candidate
 from studio_runner.machine.placement import Placement
@@ -133,7 +136,29 @@ def compared(name: str, jobs: Sequence[Job]) -> Comparison:
     return Comparison(name, placed, greedy, packed(jobs), bound(jobs))
 
 
+def decisions() -> Result:
+    """The dearest case: 200 run, 16 cards, 9,000 wait, and before each decision something changed."""
+    ledger = Ledger(Capacity(300, 10**12, 10**13), WholeCards(Card(1, 80, f"card-{n}") for n in range(16)))
+    placement = Placement(ledger, PATIENCE)
+    for number in range(200):
+        assert ledger.reserve(need(1, 1, 1 if number < 16 else 0), until=1000.0 + number * 7 % 97)
+    big = Candidate("q", "big", "big", need(300, 0, 16), 100.0)
+    waiting = [Candidate("q", f"{n}", n, need(1, 1, 1 if n % 4 == 0 else 0), 5000.0) for n in range(9000)]
+    assert not any(placement.admits(one, 0.0) for one in (big, *waiting))
+    times = []
+    for one in waiting[:2000]:
+        ledger.changed()
+        begun = time.perf_counter()
+        placement.admits(one, 1.0)
+        times.append(1000 * (time.perf_counter() - begun))
+    middle = statistics.median(times)
+    detail = {"minimum": min(times), "maximum": max(times), "runs": len(times)}
+    name = "placement decision, 200 run, 9,000 wait, 16 cards"
+    return Result(name, middle, "ms", target="under 1 ms", met=middle < 1, detail=detail)
+
+
 def run(scale: float) -> Iterator[Result]:
+    yield decisions()
     for mix in MIXES:
         one = compared(mix.name, mix.jobs(max(60, int(JOBS * scale))))
         yield Result(

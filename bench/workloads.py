@@ -6,9 +6,12 @@ import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from studio_runner.machine.inventory import Capacity
 from studio_runner.machine.need import NO_GPUS, GpuNeed, Need
+from studio_runner.messages.resources import Resources
+from studio_runner.messages.units import parse_duration
 
 GB = 10**9
 MACHINE = Capacity(cores=16, memory=64 * GB, disk=1000 * GB)
@@ -135,9 +138,10 @@ MIXES = (
 
 
 def recorded(path: Path) -> Iterator[Job]:
-    """The jobs of a recorded workload; its lines are described in docs/explanation/placement.md."""
-    for line in path.read_text().splitlines():
-        one = json.loads(line)
+    """The jobs of a recorded workload: a file, whose lines are described in docs/explanation/placement.md, or a
+    directory of experiment records."""
+    lines = map(traced, path.iterdir()) if path.is_dir() else map(json.loads, path.read_text().splitlines())
+    for one in filter(None, lines):
         share = Capacity(one.get("cores", 1), one.get("memory", 0), one.get("disk", 0))
         cards = one.get("gpus", 0)
         limit = one.get("estimate")
@@ -147,3 +151,21 @@ def recorded(path: Path) -> Iterator[Job]:
             math.inf if limit is None else float(limit),
             float(one["duration"]),
         )
+
+
+def traced(record: Path) -> dict[str, Any] | None:
+    """The line of a trace for an experiment that is over, from its record; None for others."""
+    document = json.loads(record.read_bytes())
+    started, finished = document.get("time_started"), document.get("time_finished")
+    if not started or not finished or not document.get("time_added"):
+        return None
+    wanted = Resources.model_validate(document.get("resources_needed") or {})
+    return {
+        "submitted": document["time_added"],
+        "cores": max(1, wanted.cpus),
+        "memory": wanted.ram,
+        "disk": wanted.hdd,
+        "gpus": wanted.gpu_count,
+        "estimate": parse_duration(document["max_duration"]) if document.get("max_duration") else None,
+        "duration": finished - started,
+    }

@@ -125,7 +125,8 @@ class Broker(Protocol):
         ...
 
     def consume(self, queue: str, gate: Gate) -> AsyncIterator[Delivery]:
-        """Messages of `queue` that `gate` admits, oldest first, for ever; a message it does not admit stays."""
+        """Messages of `queue` that `gate` admits, oldest first, for ever. A message it does not admit stays, and is
+        offered again when something was given back, and every few seconds."""
         ...
 
     async def publish(self, queue: str, body: bytes) -> None: ...

@@ -68,7 +68,7 @@ class RunnerView:
     free: Capacity
     limits: RunnerLimits
     running: Sequence[Running]
-    hold: Hold | None = None
+    hold: Hold | None
 
 
 @dataclass(frozen=True)
