@@ -117,3 +117,33 @@ def test_a_runner_that_is_to_run_so_many_ends_though_it_holds_room(place, until)
         assert daemon.wait(60) == 0
     assert place.results(big).ok
     assert [small.encode() in path.read_bytes() for path in place.waiting()] == [True]
+
+
+def test_of_two_runners_that_hold_room_for_the_same_one_the_other_goes_on(place, until):
+    stage = Stage(place, until)
+    other = place.home / "other gate"
+    other.touch()
+    here = ("--max-cores", "2", "--queue-match", "^local_(test|here)$")
+    there = (
+        "--max-cores",
+        "2",
+        "--queue-match",
+        "^local_(test|there)$",
+        "--working-dir",
+        str(place.home / "there"),
+    )
+    with place.daemon(*here), place.daemon(*there):
+        busy = stage.submit(WAITING, SMALL, "30m", queue="local_here")
+        stage.gate = other
+        busier = stage.submit(WAITING, SMALL, "30m", queue="local_there")
+        until(lambda: stage.runs(busy) and stage.runs(busier))
+        big = stage.submit(QUICK, WHOLE, "10m")
+        stage.submit(QUICK, SMALL, "2h", queue="local_here")
+        small = stage.submit(QUICK, SMALL, "2h", queue="local_there")
+        until(lambda: place.log().count(f"held free for {big} of local_test") == 2)
+        (place.home / "gate").unlink()
+        assert place.wait(big).ok
+        assert place.wait(small).ok, "the runner that did not get the big one holds room for it no more"
+        assert stage.runs(busier)
+        other.unlink()
+        assert place.wait(busier).ok

@@ -184,6 +184,19 @@ def test_silence_while_nothing_can_be_taken_says_nothing(machine):
     assert machine.offer(candidate("big", 8))
 
 
+def test_nor_does_it_when_the_machine_is_full_and_somebody_looks_meanwhile(machine):
+    assert machine.offer(candidate("running", 7, limit=1000))
+    assert not machine.offer(candidate("big", 8))
+    assert not machine.offer(candidate("too long", 1, limit=2000))
+    short = machine.offer(candidate("short", 1, limit=500))
+    for machine.now in (100.0, 200.0, 300.0):
+        assert machine.awaited() == "big"
+    short.release()
+    machine.now = 310.0
+    assert not machine.offer(candidate("too long", 1, limit=2000)), "the big one was not offered yet"
+    assert machine.awaited() == "big"
+
+
 def test_what_expires_or_loses_its_queue_is_waited_for_no_more(machine):
     assert machine.offer(candidate("running", 6, limit=1000))
     assert not machine.offer(candidate("big", 8, expires=10.0))

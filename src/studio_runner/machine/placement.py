@@ -73,6 +73,7 @@ class Placement:
         self._resumed = -inf
         self._room_since: float | None = None
         self._doubted: int | None = None
+        self._full = False
 
     def admits(self, candidate: Candidate, now: float) -> bool:
         """Whether the message may be taken now. It is remembered when it may not."""
@@ -94,6 +95,7 @@ class Placement:
         """The message was taken: its need is reserved."""
         self._lineup.drop(candidate)
         self._planned = -1
+        self._full = not self._ledger.free.cores
         awaited = self._awaited
         if awaited and awaited.candidate.name == candidate.name:
             self._lineup.served(candidate.queue)
@@ -128,6 +130,9 @@ class Placement:
 
     def _review(self, now: float) -> None:
         """Whoever is waited for may be gone, or have no chance any more; then it is the next one's turn."""
+        if self._full:  # since then nothing could be taken
+            self.resume(now)
+            self._full = not self._ledger.free.cores
         awaited = self._awaited
         if awaited and (self._is_gone(awaited, now) or not self._has_plan(awaited, now)):
             self._give_up(awaited)

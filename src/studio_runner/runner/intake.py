@@ -210,6 +210,10 @@ class Intake:
     def hold(self) -> Hold | None:
         """For which message room is held free, if for any."""
         now = time.monotonic()
+        if self._quota.spent:
+            return None
+        if self._quota.wait or self._full:
+            self._placement.resume(now)
         awaited = self._placement.awaited(now)
         return hold_of(awaited, now) if awaited and awaited.made_way else None
 
