@@ -193,7 +193,7 @@ def table(comparisons: Sequence[Comparison]) -> str:
 def main() -> None:
     if len(sys.argv) > 1:
         path = Path(sys.argv[1])
-        print(table([compared(path.name, list(recorded(path)))]))
+        print(table([compared(path.name, recorded(path))]))
         return
     print(table([compared(mix.name, mix.jobs(JOBS)) for mix in MIXES]))
 

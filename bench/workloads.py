@@ -137,9 +137,15 @@ MIXES = (
 )
 
 
-def recorded(path: Path) -> Iterator[Job]:
+def recorded(path: Path) -> list[Job]:
     """The jobs of a recorded workload: a file, whose lines are described in docs/explanation/placement.md, or a
-    directory of experiment records."""
+    directory of experiment records. They begin at 0."""
+    jobs = list(_recorded(path))
+    begin = min(job.submitted for job in jobs)
+    return [replace(job, submitted=job.submitted - begin) for job in jobs]
+
+
+def _recorded(path: Path) -> Iterator[Job]:
     lines = map(traced, path.iterdir()) if path.is_dir() else map(json.loads, path.read_text().splitlines())
     for one in filter(None, lines):
         share = Capacity(one.get("cores", 1), one.get("memory", 0), one.get("disk", 0))
