@@ -23,6 +23,7 @@ MODULES = (
     "backlog",
     "transfer",
     "gpus",
+    "placement",
 )
 HERE = Path(__file__).parent
 TABLE = HERE.parent / "docs" / "reference" / "benchmarks.md"

@@ -15,12 +15,16 @@ import pytest
 
 from servers.proxy import Proxy
 from studio_runner.errors import BrokerError, LeaseLostError
+from studio_runner.machine.inventory import Capacity
+from studio_runner.machine.ledger import Ledger
+from studio_runner.machine.need import Need
 from studio_runner.queues.base import Delivery
 from studio_runner.queues.layout import ClaimName, RootPlace
 from studio_runner.queues.local import LocalBroker, LocalQueueOptions
 from studio_runner.queues.memory import MemoryBroker
 from studio_runner.queues.rabbitmq import RabbitBroker, RabbitOptions
 from studio_runner.queues.sqs import SqsBroker, SqsOptions
+from studio_runner.runner.intake import Admission, Intake, Quota, Terms
 
 QUEUE = "local_contract"
 PATIENCE = 20.0
@@ -53,6 +57,9 @@ class Gate:
             return None
         self.places -= 1
         return Ticket(self)
+
+    def awaits(self, queue: str, body: bytes) -> bool:
+        return False
 
     async def opened(self) -> None:
         while not self.places:
@@ -543,3 +550,92 @@ async def test_dead_letters_of_an_unknown_queue_are_none(broker):
     assert await broker.revive("local_nowhere") == 0
     assert not await broker.withdraw("local_nowhere", "experiment-1")
     assert (await broker.status("local_nowhere")).waiting == 0
+
+
+# -- room that is held for one of them ------------------------------------------------------------------------------
+
+
+def request_for(key: str, cores: int) -> bytes:
+    """A request for so many cores, for as long as it likes."""
+    workspace = {"qualified": "file:///w.tar", "mutable": False, "unpack": True}
+    experiment = {
+        "key": key,
+        "filename": "main.py",
+        "artifacts": {"workspace": workspace},
+        "resources_needed": {"cpus": cores, "ram": "1mb", "hdd": "1mb"},
+    }
+    return json.dumps({"experiment": experiment, "config": {}}).encode()
+
+
+class Asked(Intake):
+    """The runner's own gate, on a machine of four cores of which three are taken, without patience."""
+
+    def __init__(self) -> None:
+        ledger = Ledger(Capacity(cores=4, memory=10**9, disk=10**9))
+        super().__init__(ledger, Quota(0, 0.0), Terms())
+        busy = ledger.reserve(Need(Capacity(cores=3, memory=0, disk=0)))
+        assert busy
+        self.busy = busy
+        self.asked: set[bytes] = set()
+
+    def admit(self, queue: str, body: bytes) -> Admission | None:
+        self.asked.add(body)
+        return super().admit(queue, body)
+
+
+@asynccontextmanager
+async def holding(broker: Any) -> AsyncIterator[tuple[Asked, "asyncio.Queue[Delivery]"]]:
+    """A consumer that leaves small ones for the sake of a big one, behind many that never fit; what it gets."""
+    gate, arrived = Asked(), asyncio.Queue[Delivery]()
+
+    async def consume() -> None:
+        async for delivery in broker.consume(QUEUE, gate):
+            arrived.put_nowait(delivery)
+
+    for number in range(20):
+        await broker.publish(QUEUE, request_for(f"never {number}", 64))
+    await broker.publish(QUEUE, request_for("big", 4))
+    consuming = asyncio.create_task(consume())
+    try:
+        async with asyncio.timeout(PATIENCE):
+            while request_for("big", 4) not in gate.asked:
+                await asyncio.sleep(0.01)
+            for number in range(3):
+                await broker.publish(QUEUE, request_for(f"small {number}", 1))
+            while not gate.hold:
+                await asyncio.sleep(0.01)
+        yield gate, arrived
+    finally:
+        consuming.cancel()
+        await asyncio.gather(consuming, return_exceptions=True)
+
+
+def key_of(delivery: Delivery) -> str:
+    return str(json.loads(delivery.body)["experiment"]["key"])
+
+
+async def test_the_message_that_room_is_held_for_comes_when_its_room_is_there_and_then_the_others(backend):
+    async with holding(backend.broker) as (gate, arrived):
+        assert gate.hold.key == "big"
+        assert arrived.empty()
+        gate.busy.release()
+        async with asyncio.timeout(PATIENCE):
+            big = await arrived.get()
+            assert key_of(big) == "big"
+            await big.ack()
+            big.ticket.release()
+            others = [await arrived.get() for _ in range(3)]
+        assert {key_of(one) for one in others} == {"small 0", "small 1", "small 2"}
+        for one in others:
+            await one.ack()
+
+
+async def test_when_somebody_takes_that_message_away_the_others_come(backend, monkeypatch):
+    monkeypatch.setattr("studio_runner.machine.placement.UNSEEN", 1.0)
+    async with holding(backend.broker) as (_, arrived):
+        if not await backend.broker.withdraw(QUEUE, "big"):
+            pytest.skip("here nobody can take it away while a runner holds room for it")
+        async with asyncio.timeout(PATIENCE):
+            small = await arrived.get()
+        assert key_of(small).startswith("small")
+        await small.ack()

@@ -36,6 +36,9 @@ class OpenGate:
     def admit(self, queue: str, body: bytes) -> Ticket:
         return Ticket()
 
+    def awaits(self, queue: str, body: bytes) -> bool:
+        return False
+
     async def opened(self) -> None:
         pass
 

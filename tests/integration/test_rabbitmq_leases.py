@@ -38,6 +38,9 @@ class Gate:
         self.places -= 1
         return Ticket() if self.places >= 0 else None
 
+    def awaits(self, queue: str, body: bytes) -> bool:
+        return False
+
     async def opened(self) -> None:
         while self.places <= 0:
             await asyncio.sleep(0.05)
@@ -144,6 +147,7 @@ class Ticket:
 class Gate:
     releases = 0
     def admit(self, queue, body): return Ticket()
+    def awaits(self, queue, body): return False
     async def opened(self): pass
     async def released(self, seen): await asyncio.Event().wait()
 

@@ -38,6 +38,9 @@ class Gate:
         self.places -= 1
         return Ticket(self)
 
+    def awaits(self, queue, body):
+        return False
+
     async def opened(self) -> None:
         while not self.places:
             await self.released(self.releases)

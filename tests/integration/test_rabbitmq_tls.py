@@ -44,6 +44,9 @@ class Gate:
     def release(self):
         pass
 
+    def awaits(self, queue, body):
+        return False
+
     async def opened(self):
         pass
 

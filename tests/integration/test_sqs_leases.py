@@ -36,6 +36,9 @@ class Gate:
     def release(self):
         """Nothing was reserved."""
 
+    def awaits(self, queue, body):
+        return False
+
     async def opened(self):
         """It is."""
 
@@ -239,6 +242,9 @@ class Gate:
         return self
     def release(self):
         pass
+    def awaits(self, queue, body):
+        return False
+
     async def opened(self):
         pass
     async def released(self, seen):

@@ -38,6 +38,9 @@ class Gate:
     def release(self):
         """Nothing was reserved."""
 
+    def awaits(self, queue, body):
+        return False
+
     async def opened(self):
         """It is."""
 
@@ -485,3 +488,48 @@ async def test_a_runner_with_room_for_one_leaves_the_rest_of_all_queues_to_other
         await ended(workers)
     assert len(found) == 1
     assert taken <= 8  # of 40, and for seconds
+
+
+class HoldingGate(Gate):
+    """Admits nothing, and holds room for one message as long as it is told to."""
+
+    holds = True
+
+    def __init__(self):
+        super().__init__(lambda _: False)
+
+    def awaits(self, queue, body):
+        return self.holds and body == b"big"
+
+
+async def test_a_message_that_room_is_held_for_is_kept_and_the_others_are_left_to_other_runners(
+    opened, made, client
+):
+    queue = made()
+    for body in ("big", "small", "smaller"):
+        client.send_message(QueueUrl=url_of(client, queue), MessageBody=body)
+    gate, theirs = HoldingGate(), []
+
+    async def take(broker):
+        async for delivery in broker.consume(queue, Gate()):
+            theirs.append(delivery.body)
+            await delivery.ack()
+
+    async def until(true):
+        async with asyncio.timeout(PATIENCE):
+            while not true():
+                await asyncio.sleep(0.05)
+
+    async with opened(lease=3) as ours, opened() as other:
+        _, workers = consumers(ours, [queue], gate)
+        await until(lambda: b"big" in gate.asked)
+        taking = asyncio.create_task(take(other))
+        await until(lambda: len(theirs) == 2)
+        times = gate.asked.count(b"big")
+        await until(lambda: gate.asked.count(b"big") >= times + 3)
+        assert set(theirs) == {b"small", b"smaller"}
+        gate.holds = False
+        await until(lambda: b"big" in theirs)
+        taking.cancel()
+        await asyncio.gather(taking, return_exceptions=True)
+        await ended(workers)

@@ -160,3 +160,15 @@ def test_a_directory_that_vanished_offers_nothing(tmp_path, backlog):
     backlog.vanish()
     assert backlog.pop() is None
     assert not backlog.has_refused
+
+
+def test_the_one_that_room_is_held_for_is_offered_however_far_back_it_is(tmp_path, backlog):
+    for number in range(3 * AT_A_TIME):
+        put(tmp_path, f"m{number:03}", number + 1)
+    read(backlog)
+    entries = pop_all(backlog)
+    for entry in entries[:-1]:
+        backlog.refuse(entry)
+    backlog.refuse_for_now(entries[-1])
+    backlog.offer_oldest()
+    assert names(pop_all(backlog)) == [*names(entries[:AT_A_TIME]), entries[-1].name]

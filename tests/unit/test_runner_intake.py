@@ -5,7 +5,7 @@ import time
 
 from studio_runner.machine.inventory import Capacity
 from studio_runner.machine.ledger import Ledger
-from studio_runner.runner.intake import Intake, Quota
+from studio_runner.runner.intake import Intake, Quota, Terms
 
 TOTAL = Capacity(cores=4, memory=8 * 10**9, disk=100 * 10**9)
 
@@ -31,7 +31,7 @@ def body(document):
 
 def intake(total=TOTAL, *, tasks=0, interval=0.0, cpu_only=False):
     ledger = Ledger(total)
-    return Intake(ledger, Quota(tasks, interval), cpu_only=cpu_only), ledger
+    return Intake(ledger, Quota(tasks, interval), Terms(cpu_only=cpu_only)), ledger
 
 
 def test_reserves_before_the_message_is_taken():
@@ -144,3 +144,54 @@ def test_a_refused_message_is_taken_when_its_turn_comes_and_when_its_lifetime_is
     time.sleep(0.25)
     assert gate.admit("local_q", fading), "what is over needs no room"
     assert ledger.free.cores == 1
+
+
+def test_an_objection_of_this_runner_leaves_a_request_to_others_and_is_said_once(caplog):
+    ledger = Ledger(TOTAL)
+    terms = Terms(objections=lambda request: ["its image is not allowed here"] if request.key == "a" else [])
+    gate = Intake(ledger, Quota(0, 0.0), terms)
+    with caplog.at_level(logging.WARNING):
+        for _ in range(3):
+            assert gate.admit("local_q", body(message("a"))) is None
+    assert caplog.text.count("its image is not allowed here") == 1
+    assert gate.hold is None
+    assert gate.admit("local_q", body(message("b")))
+
+
+def test_room_is_held_for_a_big_one_and_that_is_said_once_with_its_time(caplog):
+    gate, ledger = intake()
+    running = message("running", cpus=3)
+    running["experiment"]["max_duration"] = "1h"
+    first = gate.admit("local_q", body(running))
+    assert first
+    assert gate.admit("local_q", body(message("big", cpus=4, ram="2gb"))) is None
+    assert gate.hold is None, "nobody was left for its sake"
+    with caplog.at_level(logging.INFO):
+        for number in range(3):
+            assert gate.admit("local_q", body(message(f"small {number}", cpus=1))) is None
+    assert caplog.text.count("held free for big of local_q until ") == 1
+    hold = gate.hold
+    assert hold
+    assert (hold.key, hold.queue, hold.share.cores, hold.left) == ("big", "local_q", 4, 3)
+    assert 3500 < hold.due - time.time() < 3700
+    short = message("short", cpus=1)
+    short["experiment"]["max_duration"] = "30m"
+    assert gate.admit("local_q", body(short))
+    assert gate.awaits("local_q", body(message("big", cpus=4, ram="2gb"))) is False, (
+        "another message, of another time"
+    )
+    gate.forget("local_q")
+    assert gate.hold is None
+    assert gate.admit("local_q", body(message("small", cpus=1))) is None
+    assert ledger.free.cores == 0
+
+
+def test_a_lifetime_bounds_what_an_experiment_may_hold():
+    gate, _ = intake()
+    running = message("running", cpus=3)
+    running["config"]["experimentLifetime"] = "1h"
+    assert gate.admit("local_q", body(running))
+    assert gate.admit("local_q", body(message("big", cpus=4))) is None
+    assert gate.admit("local_q", body(message("small", cpus=1))) is None
+    assert gate.hold
+    assert 3500 < gate.hold.due - time.time() < 3700

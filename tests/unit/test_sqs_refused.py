@@ -43,14 +43,3 @@ def test_nobody_hides_very_many(clock):
     assert refused.is_full
     assert [one.message.id for one in refused.due()] == [f"m-{number}" for number in range(5)]
     assert len(refused) == MOST
-
-
-def test_the_gate_is_not_asked_again_before_something_was_given_back(clock):
-    refused = Refused(clock, at_most=6.0)
-    refused.add(receipt(1))
-    assert refused.knows(receipt(1))
-    assert not refused.knows(receipt(2))
-    assert [one.message.id for one in refused.take_all()] == ["m-1"]
-    assert refused.knows(receipt(1))
-    refused.seen += 1
-    assert not refused.knows(receipt(1))

@@ -6,6 +6,8 @@ import pytest
 
 from studio_runner.client.artifact_files import Stored
 from studio_runner.machine.inventory import Capacity
+from studio_runner.machine.need import NO_GPUS
+from studio_runner.runner.hold import Hold
 from studio_runner.web import pages
 from studio_runner.web.catalogue import ExperimentLine
 from studio_runner.web.html import Markup, element, joined
@@ -24,7 +26,7 @@ RUNNING = Running(
 )  # fmt: skip
 RUNNER = RunnerView(
     host="h", runner="h-1", version="1.2.3", started=1.0, uptime=59.0, draining=False, total=Capacity(8, 16 * GB, 0),
-    free=Capacity(6, 12 * GB, 0), limits=RunnerLimits(0, 0, 0), running=[RUNNING], gpus=(),
+    free=Capacity(6, 12 * GB, 0), limits=RunnerLimits(0, 0, 0), running=[RUNNING], gpus=(), hold=None,
 )  # fmt: skip
 QUEUE = QueueView("local_q", served=True, waiting=4, claimed=3, delayed=2, dead=1)
 
@@ -72,6 +74,11 @@ def test_the_dashboard_shows_machine_work_queues_and_results():
     assert {link.get("href") for link in page.of("a")} >= {"/experiments/k1", "/experiments/k2"}
     widths = [bar["width"] for bar in page.of("rect")]
     assert widths == ["25.0%", "25.0%", "0"]
+
+
+def test_the_dashboard_says_for_whom_room_is_held():
+    hold = Hold("k9", "local_q", Capacity(8, 0, 0), NO_GPUS, since=1.0, due=None, left=3, sentence="8 cores <held>")
+    assert "8 cores <held>." in dashboard(replace(RUNNER, hold=hold)).text
 
 
 def test_an_empty_dashboard_says_so():

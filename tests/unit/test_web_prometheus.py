@@ -8,6 +8,7 @@ from studio_runner.reports.base import Ended, StageEntered, Started, Subject
 from studio_runner.reports.prometheus import (
     ArtifactFigures,
     CacheFigures,
+    HoldFigures,
     Metrics,
     QueueFigures,
     Standing,
@@ -114,6 +115,15 @@ def test_queues_have_the_names_that_dashboards_know():
     for name, value in (("refresh_success", 1), ("refresh_fail", 2), ("checked", 3), ("ignored", 4)):
         assert found[f"runner_queue_{name}", *labels] == value
     assert found["studio_runner_queue_messages", *labels[1:], ("state", "dead")] == 6
+
+
+def test_room_that_is_held_is_shown_by_queue():
+    held = HoldFigures("rmq_q", Capacity(8, 16, 0), waited=30.0, left=4)
+    found = figures(Metrics(), Standing(**{**vars(IDLE), "held": held}))
+    labels = ("queue_name", "rmq_q"), ("queue_type", "rmq")
+    for name, value in (("cores", 8), ("memory_bytes", 16), ("seconds", 30), ("passed_over", 4)):
+        assert found[f"studio_runner_held_{name}", *labels] == value
+        assert (f"studio_runner_held_{name}", *labels) not in figures(Metrics(), IDLE)
 
 
 def test_the_machine_and_the_cache_are_shown():

@@ -19,8 +19,9 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 GROUPS = (
-    "places", "queues", "storage", "machine", "gpus", "limits", "experiments", "containers", "caches", "http", "log",
-)  # fmt: skip
+    *("places", "queues", "storage", "machine", "gpus", "limits"),
+    *("experiments", "containers", "caches", "http", "log"),
+)
 
 
 class DropIn(click.Command):

@@ -129,6 +129,8 @@ OPTIONS: tuple[Option, ...] = (
             help="Give an experiment no more than the cores it asked for, even if others are idle."),
     _option("machine.max_processes", kinds.COUNT, "max-processes",
             help="Processes and threads that one experiment may have at once; 0: no limit."),
+    _option("machine.patience", kinds.DURATION, "patience",
+            help="How long others may pass an experiment that waits for room of which nobody knows when it comes."),
     _drop_in("limits.tasks", kinds.COUNT, "limit-tasks", "End after this many experiments; 0: never."),
     _drop_in("limits.idle_duration", kinds.DURATION, "limit-idle-duration",
              "End after this long without work; 0: never."),

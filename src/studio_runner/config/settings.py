@@ -99,6 +99,8 @@ class MachineSettings:
     """An experiment gets no more than its `cpus` even if cores are idle."""
     max_processes: int = 4096
     """Processes and threads of one experiment."""
+    patience: float = 7200.0
+    """How long others may pass an experiment that waits for room of which nobody can know when it comes."""
 
 
 @dataclass(frozen=True)

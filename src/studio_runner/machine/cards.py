@@ -4,7 +4,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Protocol
 
-from studio_runner.machine.need import GpuNeed
+from studio_runner.machine.need import NO_GPUS, GpuNeed
 
 
 @dataclass(frozen=True)
@@ -23,8 +23,9 @@ NO_ASSIGNMENT = Assignment()
 class Cards(Protocol):
     """All cards of a machine. Nothing here waits: the ledger looks and takes without an await in between."""
 
-    def fits(self, need: GpuNeed, after: Collection[Assignment] = ()) -> bool:
-        """Whether cards for `need` are free now, or would be if those of `after` were given back."""
+    def fits(self, need: GpuNeed, after: Collection[Assignment] = (), besides: GpuNeed = NO_GPUS) -> bool:
+        """Whether cards for `need` are free now, or would be if those of `after` were given back; with `besides`,
+        whether they would be even if cards for that were taken first, of those that are free now."""
         ...
 
     def take(self, need: GpuNeed) -> Assignment | None:
@@ -41,7 +42,7 @@ class Cards(Protocol):
 class NoCards:
     """A machine without GPUs, or one whose GPUs are not to be used."""
 
-    def fits(self, need: GpuNeed, after: Collection[Assignment] = ()) -> bool:  # noqa: ARG002
+    def fits(self, need: GpuNeed, after: Collection[Assignment] = (), besides: GpuNeed = NO_GPUS) -> bool:  # noqa: ARG002
         return not need
 
     def take(self, need: GpuNeed) -> Assignment | None:

@@ -2,24 +2,28 @@
 
 import asyncio
 from collections.abc import Callable, Collection
+from math import inf
 
 from studio_runner.machine.cards import NO_ASSIGNMENT, Assignment, Cards, NoCards
 from studio_runner.machine.inventory import NOTHING, Capacity
-from studio_runner.machine.need import NO_GPUS, Need
+from studio_runner.machine.need import NO_GPUS, NO_NEED, Need
 from studio_runner.messages.units import format_size
 
 
 class Reservation:
-    """A share of the machine, given back piece by piece; giving back twice is harmless."""
+    """A share of the machine, given back piece by piece; giving back twice is harmless. `until`: when it is given
+    back at the latest, by the clock of whoever made it; infinite when nobody knows."""
 
     def __init__(
         self,
         share: Capacity,
         gpus: Assignment,
         give_back: "Callable[[Reservation, Capacity, Assignment], None]",
+        until: float = inf,
     ) -> None:
         self.share = share
         self.gpus = gpus
+        self.until = until
         self._give_back = give_back
 
     def release_compute(self) -> None:
@@ -54,22 +58,30 @@ class Ledger:
         """The reservations that were not wholly given back, the oldest first."""
         return self._held.keys()
 
-    def fits(self, need: Need, after: Collection[Reservation] = ()) -> bool:
-        """Whether `need` is free now, or would be if the reservations `after` were given back."""
-        free = self.free
-        for reservation in after:
-            free = free + reservation.share
-        return need.share <= free and self.cards.fits(need.gpus, [reservation.gpus for reservation in after])
+    def fits(self, need: Need, after: Collection[Reservation] = (), besides: Need = NO_NEED) -> bool:
+        """Whether `need` is free now, or would be if the reservations `after` were given back; with `besides`,
+        whether it would be even if that was taken first, of what is free now."""
+        free, taken = self.free, besides.share
+        room = Capacity(  # summed by numbers: this is asked for every message that is looked at
+            cores=free.cores - taken.cores + sum([reservation.share.cores for reservation in after]),
+            memory=free.memory - taken.memory + sum([reservation.share.memory for reservation in after]),
+            disk=free.disk - taken.disk + sum([reservation.share.disk for reservation in after]),
+        )
+        if not need.share <= room:
+            return False
+        if not need.gpus:
+            return True
+        return self.cards.fits(need.gpus, [reservation.gpus for reservation in after], besides.gpus)
 
-    def reserve(self, need: Need) -> Reservation | None:
-        """Take `need` off what is free, or None when it does not fit now."""
+    def reserve(self, need: Need, until: float = inf) -> Reservation | None:
+        """Take `need` off what is free, or None when it does not fit now. `until`: see `Reservation`."""
         if not need.share <= self.free:
             return None
         cards = self.cards.take(need.gpus) if need.gpus else NO_ASSIGNMENT
         if cards is None:
             return None
         self.free = self.free - need.share
-        reservation = Reservation(need.share, cards, self._freed)
+        reservation = Reservation(need.share, cards, self._freed, until)
         self._held[reservation] = None
         return reservation
 

@@ -17,6 +17,10 @@ class GpuNeed:
     def __bool__(self) -> bool:
         return bool(self.slots or self.cards)
 
+    def __le__(self, other: "GpuNeed") -> bool:
+        """Whether it asks for no more than `other` in any respect."""
+        return self.slots <= other.slots and self.cards <= other.cards and self.memory <= other.memory
+
 
 NO_GPUS = GpuNeed()
 
@@ -27,6 +31,10 @@ class Need:
 
     share: Capacity = NOTHING
     gpus: GpuNeed = NO_GPUS
+
+    def __le__(self, other: "Need") -> bool:
+        """Whether it asks for no more than `other` in any respect."""
+        return self.share <= other.share and (not self.gpus or self.gpus <= other.gpus)
 
 
 NO_NEED = Need()

@@ -44,6 +44,7 @@ class Backlog:
         self._known: set[str] = set()
         self._waiting: list[Entry] = []
         self._refused: list[Entry] = []
+        self._first: Entry | None = None
         self._turn = 0
         self._stamp: tuple[int, int] | None = None
         self._calm = False
@@ -64,6 +65,11 @@ class Backlog:
         """Leave it until something changes."""
         bisect.insort(self._refused, entry)
 
+    def refuse_for_now(self, entry: Entry) -> None:
+        """Leave it, and offer it whenever any is offered: room is held free for it."""
+        self.refuse(entry)
+        self._first = entry
+
     def forget(self, entry: Entry) -> None:
         """It is no longer in the queue."""
         self._known.discard(entry.name)
@@ -80,9 +86,18 @@ class Backlog:
         self._turn += AT_A_TIME
 
     def _offer(self, start: int) -> None:
+        self._offer_first()
         for entry in self._refused[start : start + AT_A_TIME]:
             heapq.heappush(self._waiting, entry)
         del self._refused[start : start + AT_A_TIME]
+
+    def _offer_first(self) -> None:
+        if self._first is None:
+            return
+        place = bisect.bisect_left(self._refused, self._first)
+        if self._refused[place : place + 1] == [self._first]:
+            heapq.heappush(self._waiting, self._refused.pop(place))
+        self._first = None
 
     def add(self, name: str) -> None:
         """A message appeared under this name."""

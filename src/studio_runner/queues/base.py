@@ -24,6 +24,11 @@ class Gate(Protocol):
         """Reserve what the message needs and return the ticket, or None: not here, or not now."""
         ...
 
+    def awaits(self, queue: str, body: bytes) -> bool:
+        """Whether room is held free for this message, which was refused: it is to be offered before others, and
+        soon again."""
+        ...
+
     async def opened(self) -> None:
         """Return once asking again could be worth while: at once while anything is free, else when something
         was given back."""
@@ -120,7 +125,8 @@ class Broker(Protocol):
         ...
 
     def consume(self, queue: str, gate: Gate) -> AsyncIterator[Delivery]:
-        """Messages of `queue` that `gate` admits, oldest first, for ever; a message it does not admit stays."""
+        """Messages of `queue` that `gate` admits, oldest first, for ever. A message it does not admit stays, and is
+        offered again when something was given back, and every few seconds."""
         ...
 
     async def publish(self, queue: str, body: bytes) -> None: ...

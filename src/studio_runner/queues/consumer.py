@@ -161,7 +161,10 @@ class Consumer:
             return None
         ticket = gate.admit(self._place.name, content.body)
         if ticket is None:
-            self._backlog.refuse(entry)
+            if gate.awaits(self._place.name, content.body):
+                self._backlog.refuse_for_now(entry)
+            else:
+                self._backlog.refuse(entry)
             return None
         claim = self._claim(entry, content)
         if claim is None:

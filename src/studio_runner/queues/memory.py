@@ -16,6 +16,9 @@ from studio_runner.errors import BrokerError, LeaseLostError
 from studio_runner.queues.base import DeadLetter, Gate, QueueStatus, Ticket
 from studio_runner.queues.waiting import first_of
 
+LOOK = 0.5
+"""Seconds after which what was refused is offered again."""
+
 
 @dataclass(frozen=True, order=True)
 class _Message:
@@ -62,10 +65,10 @@ class _Queue:
         except TimeoutError:
             return
 
-    def until_due(self) -> float | None:
-        """Seconds until a delayed message may be delivered; None when none is delayed."""
+    def until_look(self) -> float | None:
+        """Seconds until a message is to be offered (again); None when there is none."""
         now = time.monotonic()
-        return min((message.due - now for message in self.waiting if message.due > now), default=None)
+        return min((message.due - now if message.due > now else LOOK for message in self.waiting), default=None)
 
 
 class MemoryDelivery:
@@ -162,7 +165,7 @@ class MemoryBroker:
             if delivery is not None:
                 yield delivery
                 continue
-            await first_of(source.changed(version, source.until_due()), gate.released(releases))
+            await first_of(source.changed(version, source.until_look()), gate.released(releases))
 
     async def publish(self, queue: str, body: bytes) -> None:
         self._queue(queue).add(_Message(next(self._serials), body))

@@ -4,7 +4,7 @@ Names with the prefix `runner_` are those that existing dashboards ask for (INTE
 `studio_runner_`. The number of series is bounded: only what runs, and an artifact in the cache, has one of its own.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from prometheus_client import CollectorRegistry, Histogram, ProcessCollector, generate_latest
@@ -72,6 +72,16 @@ class GpuFigures:
 
 
 @dataclass(frozen=True)
+class HoldFigures:
+    """Room that is held free for a message. `waited`: seconds; `left`: how often another was left for its sake."""
+
+    queue: str
+    share: Capacity
+    waited: float
+    left: int
+
+
+@dataclass(frozen=True)
 class Standing:
     """How things stand at the moment of a scrape."""
 
@@ -84,6 +94,7 @@ class Standing:
     environments: CacheFigures
     artifacts: ArtifactFigures = ArtifactFigures()
     gpus: Sequence[GpuFigures] = ()
+    held: HoldFigures | None = None
 
 
 class Metrics:
@@ -200,6 +211,22 @@ def _machine(standing: Standing) -> Iterator[Metric]:
         yield GaugeMetricFamily(f"studio_runner_capacity_{unit}", f"What experiments may have ({name}).", total)
         yield GaugeMetricFamily(f"studio_runner_reserved_{unit}", f"What experiments have ({name}).", total - free)
     yield GaugeMetricFamily("studio_runner_draining", "1 when nothing new is taken.", int(standing.draining))
+    yield from _hold(standing.held)
+
+
+def _hold(held: HoldFigures | None) -> Iterator[Metric]:
+    """Without the experiment's key: a series per experiment would stay for ever."""
+    figures: dict[str, tuple[str, Callable[[HoldFigures], float]]] = {
+        "cores": ("Cores that the message needs for which room is held free.", lambda one: one.share.cores),
+        "memory_bytes": ("Memory that it needs.", lambda one: one.share.memory),
+        "seconds": ("How long it has waited for room.", lambda one: one.waited),
+        "passed_over": ("How often another message was left for its sake.", lambda one: one.left),
+    }
+    for name, (about, value) in figures.items():
+        family = GaugeMetricFamily(f"studio_runner_held_{name}", about, labels=("queue_type", "queue_name"))
+        if held is not None:
+            family.add_metric((queue_type(held.queue), held.queue), value(held))
+        yield family
 
 
 def _gpus(gpus: Sequence[GpuFigures]) -> Iterator[Metric]:

@@ -19,8 +19,9 @@ from studio_runner.queues.base import Broker, Delivery, KeptBroker
 from studio_runner.queues.registry import opened_brokers
 from studio_runner.reports.base import Reporter
 from studio_runner.runner.attempt import Attempt
+from studio_runner.runner.hold import Hold
 from studio_runner.runner.host import Host, identify
-from studio_runner.runner.intake import Admission, Intake, QueueCounts, Quota
+from studio_runner.runner.intake import Admission, Intake, QueueCounts, Quota, Terms
 from studio_runner.runner.opening import opened_host
 from studio_runner.runner.outcome import of_reason
 
@@ -48,8 +49,7 @@ class Daemon:
         self.host, self.brokers = host, brokers
         limits = host.settings.limits
         self._quota = Quota(limits.tasks, limits.interval)
-        room = partial(has_room, host.settings.places.working_dir)
-        self._intake = Intake(host.ledger, self._quota, cpu_only=host.settings.machine.cpu_only, room=room)
+        self._intake = Intake(host.ledger, self._quota, _terms(host))
         self._running: dict[asyncio.Task[None], Attempt] = {}
         self._ended: Counter[Reason] = Counter()
         self._changed = asyncio.Event()
@@ -77,6 +77,11 @@ class Daemon:
     @property
     def counts(self) -> QueueCounts:
         return self._intake.counts
+
+    @property
+    def hold(self) -> Hold | None:
+        """For which message room is held free, if for any."""
+        return self._intake.hold
 
     def drain(self) -> None:
         """Take nothing new; what runs goes on to its end."""
@@ -134,7 +139,7 @@ class Daemon:
         for name in consumers.keys() - names:
             log.info("queue %s is gone", name)
             consumers.pop(name).cancel()
-            self.counts.forget(name)
+            self._intake.forget(name)
 
     async def _consume(self, broker: Broker, queue: str) -> None:
         while True:
@@ -162,6 +167,17 @@ class Daemon:
         self._changed.set()
         if not task.cancelled() and (error := task.exception()):
             log.error("an attempt broke", exc_info=error)
+
+
+def _terms(host: Host) -> Terms:
+    settings = host.settings
+    return Terms(
+        cpu_only=settings.machine.cpu_only,
+        grace=settings.experiments.grace,
+        patience=settings.machine.patience,
+        room=partial(has_room, settings.places.working_dir),
+        objections=host.policy,
+    )
 
 
 async def serve(settings: Settings) -> Tally:

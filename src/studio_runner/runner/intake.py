@@ -8,14 +8,18 @@ import asyncio
 import logging
 import time
 from collections import Counter, OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
+from math import inf
 
 from studio_runner.errors import InvalidMessageError
 from studio_runner.machine.inventory import Capacity
 from studio_runner.machine.ledger import Ledger, Reservation
+from studio_runner.machine.lineup import Candidate
 from studio_runner.machine.need import NO_GPUS, NO_NEED, GpuNeed, Need
+from studio_runner.machine.placement import Placement
 from studio_runner.messages.request import Request, parse_request
+from studio_runner.runner.hold import Hold, hold_of
 
 log = logging.getLogger(__name__)
 
@@ -49,22 +53,32 @@ def need_of(request: Request, *, cpu_only: bool) -> Need:
     return Need(share, gpus if gpus and not cpu_only else NO_GPUS)
 
 
-class Refused:
-    """Messages that stay where they are: what each needs, and until when. The same message is looked at many times
-    before its turn comes, and need not be read for that."""
+@dataclass(frozen=True)
+class Look:
+    """What was read in a message that stays where it is. `deadline`: Unix time after which it must be read again;
+    `objected`: it is no message for this runner, whatever room there is."""
+
+    candidate: Candidate
+    deadline: float
+    objected: bool
+
+
+class Looks:
+    """Messages that stay where they are. The same message is looked at many times before its turn comes, and need
+    not be read for that."""
 
     def __init__(self) -> None:
-        self._entries: OrderedDict[tuple[int, int], tuple[Need, float]] = OrderedDict()
+        self._entries: OrderedDict[tuple[str, Hashable], Look] = OrderedDict()
 
-    def add(self, body: bytes, request: Request, need: Need) -> None:
-        self._entries[len(body), hash(body)] = need, request.lifetime_deadline or float("inf")
+    def add(self, look: Look) -> None:
+        self._entries[look.candidate.name] = look
         if len(self._entries) > REMEMBERED:
             self._entries.popitem(last=False)
 
-    def still(self, body: bytes, free: Ledger) -> bool:
-        """The message was refused before, and nothing has changed that."""
-        need, deadline = self._entries.get((len(body), hash(body)), (NO_NEED, 0.0))
-        return deadline > time.time() and not free.fits(need)
+    def find(self, queue: str, mark: Hashable) -> Look | None:
+        """None when it must be read."""
+        look = self._entries.get((queue, mark))
+        return look if look and look.deadline > time.time() else None
 
 
 class Quota:
@@ -113,16 +127,39 @@ class QueueCounts:
             del counter[queue]
 
 
+def _no_objections(_request: Request) -> Sequence[str]:
+    return ()
+
+
+def _always() -> bool:
+    return True
+
+
+@dataclass(frozen=True)
+class Terms:
+    """On which terms messages are taken.
+
+    `grace`: seconds by which an experiment may outlast its time limit. `patience`: see `Placement`. `room`: whether
+    the disk has any. `objections`: why this runner leaves a request to others although it would fit, a phrase each.
+    """
+
+    cpu_only: bool = False
+    grace: float = 0.0
+    patience: float = 0.0
+    room: Callable[[], bool] = _always
+    objections: Callable[[Request], Sequence[str]] = _no_objections
+
+
 class Intake:
     """The gate of all queues that this runner serves."""
 
-    def __init__(
-        self, ledger: Ledger, quota: Quota, *, cpu_only: bool, room: Callable[[], bool] = lambda: True
-    ) -> None:
-        self._ledger, self._quota, self._cpu_only, self._room = ledger, quota, cpu_only, room
+    def __init__(self, ledger: Ledger, quota: Quota, terms: Terms) -> None:
+        self._ledger, self._quota, self._terms = ledger, quota, terms
+        self._placement = Placement(ledger, terms.patience)
         self._full = False
         self._told: set[str] = set()
-        self._refused = Refused()
+        self._looks = Looks()
+        self._held = ""
         self.counts = QueueCounts()
 
     @property
@@ -145,10 +182,19 @@ class Intake:
                 await asyncio.sleep(LOOK_FOR_ROOM)
             else:
                 return
+            self._placement.resume(time.monotonic())
+
+    def awaits(self, queue: str, body: bytes) -> bool:
+        return self._placement.awaits(queue, _mark(body))
+
+    def forget(self, queue: str) -> None:
+        """The queue is gone."""
+        self.counts.forget(queue)
+        self._placement.forget(queue)
 
     def _disk_is_full(self) -> bool:
         """Said once, when it begins; experiments would only fail of it, one after the other."""
-        before, self._full = self._full, not self._room()
+        before, self._full = self._full, not self._terms.room()
         if self._full and not before:
             log.warning("the disk of the working directory is full: nothing is taken until there is room")
         return self._full
@@ -160,47 +206,96 @@ class Intake:
         self.counts.ignored[queue] += admission is None
         return admission
 
+    @property
+    def hold(self) -> Hold | None:
+        """For which message room is held free, if for any."""
+        now = time.monotonic()
+        if self._quota.spent:
+            return None
+        if self._quota.wait or self._full:
+            self._placement.resume(now)
+        awaited = self._placement.awaited(now)
+        return hold_of(awaited, now) if awaited and awaited.made_way else None
+
     def _decide(self, queue: str, body: bytes) -> Admission | None:
         if self._quota.spent or self._quota.wait or not self._ledger.free.cores:
             return None
-        if self._refused.still(body, self._ledger):
+        look = self._looks.find(queue, _mark(body))
+        if look and not self._may_come(look):
             return None
         try:
             request = parse_request(body)
         except InvalidMessageError as error:
             return self._take(None, error, NO_NEED)
+        candidate = self._candidate(queue, request)
         if _over(request):
+            self._placement.took(candidate)
             return self._take(request, None, NO_NEED)
-        need = need_of(request, cpu_only=self._cpu_only)
-        admission = self._admit_readable(queue, request, need)
-        if admission is None:
-            self._refused.add(body, request, need)
+        return self._decide_readable(request, candidate)
+
+    def _may_come(self, look: Look) -> bool:
+        """Whether a message that was left is to be read again."""
+        if look.objected or self._ledger.shortfalls(look.candidate.need):
+            return False
+        return self._is_its_turn(look.candidate)
+
+    def _decide_readable(self, request: Request, candidate: Candidate) -> Admission | None:
+        objections = self._terms.objections(request)
+        if why_never := [*self._ledger.shortfalls(candidate.need), *objections]:
+            self._tell_once(candidate, why_never)
+        elif self._is_its_turn(candidate):
+            return self._place(request, candidate)
+        self._looks.add(Look(candidate, request.lifetime_deadline or inf, bool(objections)))
+        return None
+
+    def _is_its_turn(self, candidate: Candidate) -> bool:
+        now = time.monotonic()
+        if self._placement.admits(candidate, now):
+            return True
+        awaited = self._placement.awaited(now)
+        if awaited and awaited.made_way and awaited.key != self._held:
+            self._held = awaited.key
+            log.info("%s: others that would delay it are left", hold_of(awaited, now).sentence)
+        return False
+
+    def _candidate(self, queue: str, request: Request) -> Candidate:
+        need, limit = need_of(request, cpu_only=self._terms.cpu_only), request.experiment.max_duration or inf
+        expires = time.monotonic() - time.time() + (request.lifetime_deadline or inf)
+        return Candidate(
+            queue, request.key, _mark(request.body), need, limit + self._terms.grace, expires + self._terms.grace
+        )
+
+    def _place(self, request: Request, candidate: Candidate) -> Admission | None:
+        admission = self._take(request, None, candidate.need, candidate.end(time.monotonic()))
+        if admission:
+            self._placement.took(candidate)
         return admission
 
-    def _admit_readable(self, queue: str, request: Request, need: Need) -> Admission | None:
-        if why_never := self._ledger.shortfalls(need):
-            self._tell_once(queue, request.key, why_never)
-            return None
-        return self._take(request, None, need)
-
-    def _take(self, request: Request | None, error: InvalidMessageError | None, need: Need) -> Admission | None:
-        reservation = self._ledger.reserve(need)
+    def _take(
+        self, request: Request | None, error: InvalidMessageError | None, need: Need, until: float = inf
+    ) -> Admission | None:
+        reservation = self._ledger.reserve(need, until)
         if reservation is None:
             return None
         self._quota.take()
         return Admission(request, error, reservation, self._quota.untake)
 
-    def _tell_once(self, queue: str, key: str, why: list[str]) -> None:
-        if key not in self._told:
+    def _tell_once(self, candidate: Candidate, why: Sequence[str]) -> None:
+        if candidate.key not in self._told:
             if len(self._told) >= REMEMBERED:
                 self._told.clear()
-            self._told.add(key)
+            self._told.add(candidate.key)
             log.warning(
                 "experiment %s on %s can never run on this machine and is left to others: %s",
-                key,
-                queue,
+                candidate.key,
+                candidate.queue,
                 "; ".join(why),
             )
+
+
+def _mark(body: bytes) -> tuple[int, int]:
+    """What tells one message from others, without reading it."""
+    return len(body), hash(body)
 
 
 def _over(request: Request) -> bool:

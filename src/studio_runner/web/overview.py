@@ -15,10 +15,18 @@ from studio_runner.machine.inventory import Capacity
 from studio_runner.process.limits import memory
 from studio_runner.queues.base import KeptBroker, QueueStatus
 from studio_runner.queues.registry import kind_of, kinds_of
-from studio_runner.reports.prometheus import ArtifactFigures, CacheFigures, GpuFigures, QueueFigures, Standing
+from studio_runner.reports.prometheus import (
+    ArtifactFigures,
+    CacheFigures,
+    GpuFigures,
+    HoldFigures,
+    QueueFigures,
+    Standing,
+)
 from studio_runner.reports.records import Record, Records
 from studio_runner.runner.attempt import Attempt
 from studio_runner.runner.daemon import Daemon
+from studio_runner.runner.hold import Hold
 from studio_runner.runner.outcome import of_reason
 from studio_runner.runner.trial import Trial
 from studio_runner.web.catalogue import Catalogue, ExperimentLine
@@ -75,7 +83,7 @@ class GpuView:
 @dataclass(frozen=True)
 class RunnerView:
     """The runner. `started` is Unix time, `uptime` in seconds; `total` is what experiments may have of the machine,
-    `free` what nobody has reserved."""
+    `free` what nobody has reserved; `hold`: for which message of a queue some of that is held free."""
 
     host: str
     runner: str
@@ -88,6 +96,7 @@ class RunnerView:
     limits: RunnerLimits
     running: Sequence[Running]
     gpus: Sequence[GpuView]
+    hold: Hold | None
 
 
 @dataclass(frozen=True)
@@ -130,6 +139,7 @@ class Overview:
             limits=RunnerLimits(limits.tasks, limits.idle_duration, limits.interval),
             running=[_running(trial, now) for trial in self._trials()],
             gpus=self._gpus(),
+            hold=self.daemon.hold,
         )
 
     async def queues(self) -> list[QueueView]:
@@ -192,6 +202,7 @@ class Overview:
                 GpuFigures(one.uuid, one.name, one.state.value, one.trouble, one.experiments)
                 for one in self._gpus()
             ],
+            held=self._held(),
             queues=[
                 QueueFigures(
                     name=queue.name,
@@ -214,6 +225,12 @@ class Overview:
                 holders.setdefault(uuid, []).append(trial.subject.key)
         places = self.daemon.host.gpus.pool.places
         return [_gpu(place, holders.get(uuid, ())) for uuid, place in places.items()]
+
+    def _held(self) -> HoldFigures | None:
+        hold = self.daemon.hold
+        if hold is None:
+            return None
+        return HoldFigures(hold.queue, hold.share, max(0.0, time.time() - hold.since), hold.left)
 
     def _trials(self) -> list[Trial]:
         return [attempt.trial for attempt in self.daemon.attempts if attempt.trial]

@@ -102,7 +102,8 @@ def _state(runner: RunnerView) -> Markup:
 
 
 def _machine(runner: RunnerView) -> Markup:
-    return e("div", _bars(runner.total, runner.free), class_="bars")
+    held = e("p", f"{runner.hold.sentence}.", class_="hold") if runner.hold else None
+    return e("div", e("div", _bars(runner.total, runner.free), class_="bars"), held)
 
 
 def _bars(total: Capacity, free: Capacity) -> list[Markup]:

@@ -1,6 +1,7 @@
 """Who has which card. Like the ledger's, for one event loop: nothing here waits."""
 
 import time
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -10,7 +11,7 @@ from studio_runner.machine.cards import NO_ASSIGNMENT, Assignment
 from studio_runner.machine.gpus.card import Card
 from studio_runner.machine.gpus.choice import amount, by_vendor, fewest, joinable, parts, several, size, suffice
 from studio_runner.machine.gpus.health import Health, Patience
-from studio_runner.machine.need import GpuNeed
+from studio_runner.machine.need import NO_GPUS, GpuNeed
 from studio_runner.messages.units import format_size
 
 
@@ -65,8 +66,9 @@ class Pool:
         """In the order of the bus."""
         return [place.card for place in self.places.values()]
 
-    def fits(self, need: GpuNeed, after: Collection[Assignment] = ()) -> bool:
-        return not need or self._choose(need, self._returned(after)) is not None
+    def fits(self, need: GpuNeed, after: Collection[Assignment] = (), besides: GpuNeed = NO_GPUS) -> bool:
+        taken = self._choose(besides, {}) if besides else NO_ASSIGNMENT
+        return taken is not None and (not need or self._choose(need, self._returned(after, taken)) is not None)
 
     def take(self, need: GpuNeed) -> Assignment | None:
         if not need:
@@ -129,13 +131,16 @@ class Pool:
                 best = rank, Assignment((place.card.uuid,), place.card.vendor, divisor)
         return best[1] if best else None
 
-    def _returned(self, after: Collection[Assignment]) -> dict[str, int]:
-        """How much of each card these assignments have."""
-        found: dict[str, int] = {}
+    def _returned(self, after: Collection[Assignment], taken: Assignment) -> dict[str, int]:
+        """How much of each card the assignments `after` have, less what `taken` has."""
+        found: Counter[str] = Counter()
         for assignment in after:
-            for uuid in assignment.cards:
-                found[uuid] = found.get(uuid, 0) + self.fractions // assignment.fraction
+            found.update(self._amounts(assignment))
+        found.subtract(self._amounts(taken))
         return found
+
+    def _amounts(self, assignment: Assignment) -> dict[str, int]:
+        return dict.fromkeys(assignment.cards, self.fractions // assignment.fraction)
 
     def _taken(self, place: Place, returned: dict[str, int]) -> int:
         return place.taken - returned.get(place.card.uuid, 0)

@@ -36,6 +36,7 @@ class Consumer:
         self._gate = gate
         self._turns = turns
         self._depth = SHALLOW
+        self._reach = 0
         self._poll = source.site.options.poll
 
     async def deliveries(self) -> AsyncGenerator[RabbitDelivery, None]:
@@ -63,8 +64,10 @@ class Consumer:
             await self._gate.opened()
             found = await self._site.errands.run(self._look(session), Look.give_back)
             turn.served = found.admitted is not None
+        if found.awaited or found.admitted is None:
+            self._reach = found.awaited
         if found.admitted is not None:
-            self._depth = max(SHALLOW, 2 * found.refused)
+            self._depth = max(SHALLOW, 2 * found.refused, self._reach + SHALLOW if self._reach else 0)
             return found.admitted
         if not found.exists:
             await asyncio.sleep(self._poll)

@@ -36,6 +36,8 @@ class Look:
     admitted: Admitted | None = None
     refused: int = 0
     """Messages that were seen and left."""
+    awaited: int = 0
+    """How many had been seen with the one that room is held free for; 0: it was not among them."""
 
     async def give_back(self) -> None:
         if self.admitted is not None:
@@ -53,7 +55,7 @@ async def look(source: Source, session: Session, gate: Gate, depth: int) -> Look
 async def _take(source: Source, session: Session, gate: Gate, depth: int) -> Look:
     channel = await session.asking()
     refused: list[Message] = []
-    size = 0
+    size = awaited = 0
     try:
         while len(refused) < depth and size < LARGEST:
             message = await channel.get(source.name.name)
@@ -63,10 +65,12 @@ async def _take(source: Source, session: Session, gate: Gate, depth: int) -> Loo
                 continue
             ticket = None if source.belongs_to_another(message, session) else gate.admit(source.shown, message.body)
             if ticket is not None:
-                return Look(True, Admitted(message, ticket), len(refused))
+                return Look(True, Admitted(message, ticket), len(refused), awaited)
             refused.append(message)
             size += len(message.body)
-        return Look(True, None, len(refused))
+            if gate.awaits(source.shown, message.body):
+                awaited = len(refused)
+        return Look(True, None, len(refused), awaited)
     finally:
         if channel.is_open:
             for message in refused:

@@ -23,7 +23,7 @@ class Consumer:
     """Asks for one message at a time while it does not know better: what is received and not started helps nobody.
 
     A refused message stays here, hidden from others, for a few seconds: when something is given back meanwhile it
-    is offered again at once. Then it goes back for other runners to see.
+    is offered again at once. Then it goes back for other runners to see, unless room is held free for it.
     """
 
     def __init__(self, name: str, gate: Gate, traffic: Traffic) -> None:
@@ -60,9 +60,6 @@ class Consumer:
             receipt = self._fresh.popleft()
             if await self._traffic.custody.adopts(receipt):
                 continue
-            if self._refused.knows(receipt):
-                self._refused.add(receipt)
-                continue
             ticket = self._gate.admit(self._name, receipt.message.body)
             if ticket is not None:
                 self._streak += 1
@@ -76,7 +73,7 @@ class Consumer:
         """Wait for messages, for a chance of refused ones, or for the time to give those back."""
         due = self._refused.due()
         if due:
-            await self._traffic.give_back(due)
+            await self._part_with(due)
         if self._poll is None:
             self._poll = asyncio.create_task(self._receive(), name=f"poll {self._name}")
         await self._first_event(self._poll)
@@ -85,6 +82,15 @@ class Consumer:
             found = poll.result()
             self._likely = bool(found)
             self._fresh.extend(found)
+
+    async def _part_with(self, due: list[Receipt]) -> None:
+        """They go back, but for the one that room is held free for: among very many it would not be found again
+        when that is there. Other runners see it again when nothing is held free for it here."""
+        kept = [receipt for receipt in due if self._gate.awaits(self._name, receipt.message.body)]
+        for receipt in kept:
+            if renewed := await self._traffic.keep(receipt):
+                self._fresh.append(renewed)
+        await self._traffic.give_back([receipt for receipt in due if receipt not in kept])
 
     async def _first_event(self, poll: Poll) -> None:
         """The poll's end; with refused messages here, also something given back or their time."""

@@ -6,7 +6,6 @@ from studio_runner.queues.sqs.options import Clock
 LONGEST = 10.0
 """Seconds that a refused message is hidden from other runners."""
 MOST = 100
-REMEMBERED = 10_000
 
 
 class Refused:
@@ -16,7 +15,6 @@ class Refused:
         self._clock = clock
         self._longest = min(LONGEST, at_most)
         self._receipts: dict[str, Receipt] = {}
-        self._told: dict[str, int] = {}
         self.seen = 0
 
     def __len__(self) -> int:
@@ -26,14 +24,7 @@ class Refused:
     def is_full(self) -> bool:
         return len(self._receipts) >= MOST
 
-    def knows(self, receipt: Receipt) -> bool:
-        """Whether the gate refused it before and nothing was given back since."""
-        return self._told.get(receipt.message.identity) == self.seen
-
     def add(self, receipt: Receipt) -> None:
-        if len(self._told) > REMEMBERED:
-            self._told.clear()
-        self._told[receipt.message.identity] = self.seen
         self._receipts[receipt.message.identity] = receipt
 
     def take_all(self) -> list[Receipt]:

@@ -9,10 +9,12 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 
 from studio_runner.errors import BrokerError
 from studio_runner.queues.base import Gate
 from studio_runner.queues.sqs.delivery import Custody, Receipt
+from studio_runner.queues.sqs.faults import HandleInvalidError
 from studio_runner.queues.sqs.listing import QueueList
 from studio_runner.queues.sqs.queue import SqsQueue
 
@@ -85,6 +87,16 @@ class Traffic:
                 await queue.give_back([receipt.message for receipt in receipts if receipt.queue is queue])
             except BrokerError as error:
                 log.info("messages go back by themselves: %s", error)
+
+    async def keep(self, receipt: Receipt) -> Receipt | None:
+        """Hide a message for longer; None when that cannot be done, and it comes back by itself."""
+        now = self.custody.clock()
+        try:
+            await receipt.queue.hide(receipt.message, self.custody.options.lease + SLOW)
+        except (BrokerError, HandleInvalidError) as error:
+            log.info("a message goes back by itself: %s", error)
+            return None
+        return replace(receipt, at=now)
 
     async def close(self) -> None:
         if self._left:
