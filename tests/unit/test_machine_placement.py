@@ -308,7 +308,8 @@ class Model(Machine):
         if found and found.due is not None:
             self.promises[found.key] = min(self.promises.get(found.key, inf), found.due)
         elif found and self.now >= found.since + PATIENCE:  # nothing that begins now makes its wait longer
-            self.promises.setdefault(found.key, max(end for end, _ in self.running))
+            ends = [end if held.until == inf else held.until for end, held in self.running]
+            self.promises.setdefault(found.key, max(ends))
 
     def step(self):
         self.steps += 1
