@@ -244,7 +244,7 @@ class Model(Machine):
         self.random, self.known = random, known
         self.queues = {name: [] for name in QUEUES}
         self.running = []
-        self.promises = {}
+        self.promises, self.bounds = {}, {}
         self.begun, self.gone, self.number, self.steps = set(), set(), 0, 0
 
     def arrive(self):
@@ -299,6 +299,7 @@ class Model(Machine):
     def begin(self, one, reservation):
         self.begun.add(one.key)
         assert self.now <= self.promises.get(one.key, inf), f"{one.key} was promised an earlier time"
+        assert self.now <= self.bounds.get(one.key, inf), f"{one.key} was delayed by what began after the patience"
         lasts = self.random.random() * min(one.limit, 60.0) if self.random.random() < 0.8 else min(one.limit, 90.0)
         self.running.append((self.now + lasts, reservation))
         self.running.sort(key=lambda pair: pair[0])
@@ -307,8 +308,10 @@ class Model(Machine):
         found = self.placement.awaited(self.now)
         if found and found.due is not None:
             self.promises[found.key] = min(self.promises.get(found.key, inf), found.due)
+            self.bounds.pop(found.key, None)
         elif found and self.now >= found.since + PATIENCE:  # nothing that begins now makes its wait longer
-            self.promises.setdefault(found.key, max(end for end, _ in self.running))
+            ends = [end if held.until == inf else held.until for end, held in self.running]
+            self.bounds.setdefault(found.key, max(ends))
 
     def step(self):
         self.steps += 1
