@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Write the parts of docs/reference that the code knows best: commands, settings, GPUs, request, API.
+"""Write the parts of docs/reference that the code knows best: commands, settings, cards, the request's schema, API.
 
 scripts/generate_reference.py [DIRECTORY]   (default: docs/reference of this checkout)
 """

@@ -343,3 +343,23 @@ def test_check_tells_which_cards_a_message_would_get_and_why_it_gets_none(place,
     assert state == "warning"
     assert "it has to wait" in sentence
     assert "1 uncorrected memory error (ECC)" in sentence
+
+
+def test_a_message_that_is_run_at_once_has_its_cards_or_is_told_that_it_has_none(place, driver, uuids):
+    def executed(**resources):
+        arguments = [str(driver.directory), "1000", "''", "''"]
+        files = place.workspace({"main.py": COMPUTE})
+        _, body = place.request(files, args=arguments, resources_needed={"cpus": 1, **resources})
+        return subprocess.run(
+            [command_path(), "exec", "-"],
+            env=place.environment(),
+            capture_output=True,
+            input=body,
+            timeout=PATIENCE,
+            check=True,
+        )
+
+    assert f'"CUDA_VISIBLE_DEVICES": "{uuids[0]}"' in executed(gpus=24).stdout.decode()
+    done = executed(gpus=1000)
+    assert '"CUDA_VISIBLE_DEVICES": "-1"' in done.stdout.decode()
+    assert "without the GPUs that it asks for: 1000 GPU slots wanted, at most 32 here" in done.stderr.decode()

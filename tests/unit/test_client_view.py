@@ -33,3 +33,20 @@ def test_what_is_known_is_shown():
     assert fields["resources"] == "cpus 2, ram 3gb"
     assert fields["exit"] == "code 0"
     assert (fields["peak memory"], fields["cpu time"]) == ("2.5 MB", "1.5s")
+
+
+def reserved(share):
+    own = {"attempts": [{"number": 1, "reserved": share}]}
+    return Details(Record("k", {"studio_runner": own}), []).fields(now=10.0).get("reserved")
+
+
+def test_what_the_last_attempt_had_of_its_machine_is_shown():
+    card = {"uuid": "GPU-1", "name": "Tesla T4"}
+    share = {"cores": 2, "memory": 3 * 10**9, "disk": 0, "gpus": [card, {**card, "uuid": "GPU-2"}]}
+    assert reserved(share) == "2 cores, 3 GB memory, Tesla T4 (GPU-1), Tesla T4 (GPU-2)"
+    assert reserved({"cores": 1, "gpus": [card], "gpu_fraction": 4}) == "1 core, 1/4 of Tesla T4 (GPU-1)"
+
+
+@pytest.mark.parametrize("share", ["much", {"gpus": 7}, {"gpus": ["x"]}, {"memory": "x", "gpus": None}, [1]])
+def test_a_share_that_somebody_else_wrote_can_be_shown(share):
+    assert isinstance(reserved(share), str | None)

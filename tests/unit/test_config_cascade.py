@@ -248,3 +248,21 @@ def test_a_configuration_directory_that_is_closed_to_us_counts_as_none(environ, 
     monkeypatch.setattr("os.stat", closed)
 
     assert cascade.find_file(environ) is None
+
+
+@pytest.mark.parametrize(
+    "text",
+    ['[gpus]\nslots = "A100 = 30, RTX 4090=12"\n', '[gpus.slots]\n"A100" = 30\n"RTX 4090" = 12\n'],
+)
+def test_slots_are_written_as_a_table_or_in_one_line(environ, tmp_path, text):
+    path = tmp_path / "slots.toml"
+    path.write_text(text)
+    configuration = cascade.load(environ, file=path)
+    assert configuration.settings.gpus.slots == (("A100", 30), ("RTX 4090", 12))
+    assert configuration.values["gpus.slots"].shown == "A100 = 30, RTX 4090 = 12"
+
+
+@pytest.mark.parametrize("text", ["A100", "A100=", "A100=0", "A100=-1", "=3", "A100=1.5", "A100=99999", "A100=x"])
+def test_slots_that_mean_nothing_are_refused(environ, text):
+    with pytest.raises(ConfigError, match="names of cards with their slots, such as"):
+        cascade.load({**environ, "STUDIO_RUNNER_GPU_SLOTS": text})

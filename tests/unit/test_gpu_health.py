@@ -1,6 +1,8 @@
 """When a card may be given to the next experiment."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from studio_runner.machine.gpus.card import Card, Condition
 from studio_runner.machine.gpus.health import Health, Patience
@@ -102,4 +104,40 @@ def test_a_driver_that_does_not_answer_is_a_fault_until_it_does():
     card.mute()
     assert card.trouble == "the driver does not answer"
     card.looked_idle(IDLE, 10)
+    assert card.well
+
+
+CONDITIONS = st.builds(
+    Condition,
+    used=st.sampled_from((GB // 2, 2 * GB, 30 * GB)),
+    processes=st.sampled_from(({}, {7: None}, {7: GB, 8: GB})),
+    faults=st.sampled_from(((), (), ("GPU is lost",))),
+)
+EVENTS = st.sampled_from(("idle", "idle", "busy", "alarm", "release", "mute"))
+
+
+@given(st.lists(st.tuples(EVENTS, CONDITIONS, st.integers(1, 900)), max_size=60))
+def test_whatever_happens_a_card_is_given_out_only_when_its_last_look_was_clean(events):
+    """And none is lost for ever: a quiet and clean look after the probation always brings it back."""
+    card, now, alarmed = health(), 0, -1000
+    for event, condition, pause in events:
+        now += pause
+        if event == "alarm":
+            card.alarm("the driver reported Xid 74", now)
+            alarmed = now
+        elif event == "release":
+            card.released(now)
+        elif event == "mute":
+            card.mute()
+        elif event == "busy":
+            card.looked_busy(condition, now)
+        else:
+            card.looked_idle(condition, now)
+            clean = condition.used == GB // 2 and not condition.processes and not condition.faults
+            assert card.well <= (not condition.processes and not condition.faults and condition.used < 10 * GB)
+            assert card.well == clean or condition.used == 2 * GB or now - alarmed < 600
+        assert card.well or card.trouble or card.settling is not None
+        if event in ("alarm", "release", "mute"):
+            assert not card.well
+    card.looked_idle(IDLE, now + 600)
     assert card.well

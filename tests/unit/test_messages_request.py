@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from studio_runner.errors import InvalidMessageError
 from studio_runner.messages.request import MAX_BODY, parse_request, short_key
+from studio_runner.messages.resources import Resources
 
 unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # busy machines
 
@@ -510,3 +511,32 @@ def test_different_keys_have_different_short_keys(one, other):
 def test_the_short_key_of_a_short_key_is_not_taken_for_it(key):
     short = short_key(key)
     assert short == key or short_key(short) != short
+
+
+@pytest.mark.parametrize(
+    ("gpus", "gpu_mem", "gpu_count", "expected"),
+    [
+        (1, "4gb", None, (1, 4 * 10**9, 0)),
+        ("1", "4GiB", "2", (1, 4 << 30, 2)),
+        ("1.0", "4 GB", 2.0, (1, 4 * 10**9, 2)),
+        (" 24 ", "16G", " 1 ", (24, 16 * 10**9, 1)),
+        (None, "", "", (0, 0, 0)),
+        ("", None, 0, (0, 0, 0)),
+        ("0", "0", "0", (0, 0, 0)),
+        (2, 8_000_000_000, "4", (2, 8 * 10**9, 4)),
+        (2, "8000000000", 1, (2, 8 * 10**9, 1)),
+        (2, "1.5tb", 1, (2, 1_500_000_000_000, 1)),
+        (2, "512mib", 1, (2, 512 << 20, 1)),
+        (2, "1.5Gi", 1, (2, 3 << 29, 1)),
+    ],
+)
+def test_gpus_are_read_in_all_the_spellings_of_clients(gpus, gpu_mem, gpu_count, expected):
+    found = Resources.model_validate({"gpus": gpus, "gpuMem": gpu_mem, "gpuCount": gpu_count})
+    assert (found.gpus, found.gpu_mem, found.gpu_count) == expected
+
+
+@pytest.mark.parametrize("value", ["one", "1.5", -1, "-1", True, [1], {"n": 1}, "1e3", 2**63])
+@pytest.mark.parametrize("name", ["gpus", "gpuCount"])
+def test_a_number_of_gpus_that_is_none_is_refused(name, value):
+    with pytest.raises(ValueError, match="whole number"):
+        Resources.model_validate({name: value})

@@ -5,7 +5,7 @@ import itertools
 import pytest
 
 from studio_runner.errors import Reason
-from studio_runner.reports.base import Checkpointed, Ended, StageEntered, Started, Subject
+from studio_runner.reports.base import Checkpointed, Ended, Reserved, StageEntered, Started, Subject
 from studio_runner.reports.progress import MOST_ATTEMPTS, applied, begun, noted, stop_requested
 
 ADDED = 1000.0
@@ -223,3 +223,17 @@ def test_a_sentence_shows_nothing_that_opens_an_address():
 )
 def test_whose_stop_it_is(record, number, asked):
     assert stop_requested(record, subject(number)) is asked
+
+
+def test_the_history_tells_what_each_attempt_had_of_its_machine():
+    share = Reserved(cores=2, memory=3, disk=4, gpus=[("GPU-1", "Tesla T4")], gpu_fraction=2)
+    first, second = subject(), subject(2, "h-2")
+    changes = told(Started(first, 1100.0, share), ended(first, 1110.0, Reason.SYSTEM_ERROR, final=False))
+    document = applied(client_record(), changes, first)
+    document = applied(document, told(Started(second, 1200.0, Reserved(1, 0, 0))), second)
+    earlier, later = document["studio_runner"]["attempts"]
+    assert earlier["reason"] == "system_error"
+    assert earlier["reserved"] == {
+        "cores": 2, "memory": 3, "disk": 4, "gpus": [{"uuid": "GPU-1", "name": "Tesla T4"}], "gpu_fraction": 2,
+    }  # fmt: skip
+    assert later["reserved"] == {"cores": 1, "memory": 0, "disk": 0, "gpus": []}

@@ -3,9 +3,14 @@ import json
 import logging
 import time
 
+from studio_runner.machine.gpus.card import Card
+from studio_runner.machine.gpus.health import Patience
+from studio_runner.machine.gpus.pool import Pool
 from studio_runner.machine.inventory import Capacity
 from studio_runner.machine.ledger import Ledger
-from studio_runner.runner.intake import Intake, Quota, Terms
+from studio_runner.messages.request import parse_request
+from studio_runner.runner.intake import Intake, Quota, Terms, need_of
+from studio_runner.runner.prepare import spec_of
 
 TOTAL = Capacity(cores=4, memory=8 * 10**9, disk=100 * 10**9)
 
@@ -71,6 +76,41 @@ def test_a_request_for_gpus_needs_gpus_unless_the_operator_says_otherwise(caplog
     assert "GPU wanted, none here" in caplog.text
     relaxed, _ = intake(cpu_only=True)
     assert relaxed.admit("local_q", body(message(gpus=1, gpuMem="4gb")))
+
+
+def with_cards(*slots):
+    cards = [
+        Card(f"GPU-{place}", "A100", 40 * 10**9, index=place, slots=count) for place, count in enumerate(slots)
+    ]
+    ledger = Ledger(TOTAL, Pool(cards, Patience(30, 600)))
+    return Intake(ledger, Quota(0, 0.0), cpu_only=False), ledger
+
+
+def test_gpus_are_reserved_before_the_message_is_taken_and_come_back_with_the_cores():
+    gate, ledger = with_cards(24, 4)
+    ticket = gate.admit("local_q", body(message("a", gpus="1", gpuMem="4GB", hdd="1gb")))
+    assert ticket
+    assert ticket.reservation.gpus.cards == ("GPU-1",)
+    assert gate.admit("local_q", body(message("b", gpuCount="2"))) is None
+    ticket.reservation.release_compute()
+    assert ledger.free.cores == 4
+    assert gate.admit("local_q", body(message("b", gpuCount="2"))).reservation.gpus.cards == ("GPU-0", "GPU-1")
+
+
+def test_more_gpus_than_there_are_is_said_in_figures(caplog):
+    gate, _ = with_cards(24)
+    assert gate.admit("local_q", body(message("a", gpus="100"))) is None
+    assert gate.admit("local_q", body(message("b", gpus=1, gpuMem="80gb"))) is None
+    assert "100 GPU slots wanted, at most 24 here" in caplog.text
+    assert "GPUs with 80 GB wanted (gpuMem), the largest here has 40 GB" in caplog.text
+
+
+def test_the_environment_of_an_experiment_knows_of_its_gpus():
+    _, ledger = with_cards(24)
+    request = parse_request(body(message(gpus=1)))
+    held = ledger.reserve(need_of(request, cpu_only=False)).gpus
+    assert spec_of(request, held).gpus
+    assert not spec_of(request).gpus
 
 
 def test_an_unreadable_message_is_taken_so_that_it_can_be_set_aside():

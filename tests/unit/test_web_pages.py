@@ -5,13 +5,14 @@ from html.parser import HTMLParser
 import pytest
 
 from studio_runner.client.artifact_files import Stored
+from studio_runner.machine.gpus.pool import CardState
 from studio_runner.machine.inventory import Capacity
 from studio_runner.machine.need import NO_GPUS
 from studio_runner.runner.hold import Hold
 from studio_runner.web import pages
 from studio_runner.web.catalogue import ExperimentLine
 from studio_runner.web.html import Markup, element, joined
-from studio_runner.web.overview import QueueView, RunnerLimits, RunnerView, Running
+from studio_runner.web.overview import GpuView, QueueView, RunnerLimits, RunnerView, Running
 
 HOSTILE = "\"'><script>alert(1)</script><img src=x onerror=alert(2)>"
 GB = 10**9
@@ -162,3 +163,29 @@ def test_elements_escape_what_is_text_and_only_that():
     assert made == '<p title="&quot;" hidden data-x="2">a&lt;b<br>&amp;<i>1</i></p>'
     assert joined(["<", Markup("<")]) == "&lt;<"
     assert element("meta", name="x") == '<meta name="x">'
+
+
+GPU = GpuView(
+    index=3, uuid="GPU-1", name="NVIDIA A100", vendor="nvidia", memory=40 * GB, slots=24, parent="", profile="",
+    state=CardState.IN_USE, trouble="", experiments=["k2"],
+)  # fmt: skip
+
+
+def test_gpus_are_shown_with_their_state_and_who_has_them():
+    aside = replace(GPU, index=4, state=CardState.SET_ASIDE, trouble=HOSTILE, experiments=[])
+    part = replace(GPU, index=5, parent="GPU-9", profile="3g.20gb", slots=10, state=CardState.FREE, experiments=[])
+    page = dashboard(replace(RUNNER, gpus=[GPU, aside, part], running=[]))
+    assert re.search(r"3\s+NVIDIA A100\s+40 GB\s+24\s+in use\s+k2", page.text)
+    assert "set aside" in page.text
+    assert "NVIDIA A100 MIG 3g.20gb" in page.text
+    assert HOSTILE in page.text
+    assert not page.of("img")
+    assert {"href": "/experiments/k2", "class": "key"} in page.of("a")
+
+
+def test_a_runner_without_gpus_has_no_table_of_them():
+    assert "Slots" not in dashboard().text
+
+
+def test_the_page_of_an_experiment_names_its_gpus():
+    assert "GPUs: GPU-1, GPU-2" in experiment(running=replace(RUNNING, gpus=["GPU-1", "GPU-2"])).text

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -8,6 +10,7 @@ from studio_runner.reports.base import Ended, StageEntered, Started, Subject
 from studio_runner.reports.prometheus import (
     ArtifactFigures,
     CacheFigures,
+    GpuFigures,
     HoldFigures,
     Metrics,
     QueueFigures,
@@ -159,3 +162,24 @@ def test_the_cache_of_artifacts():
     found = figures(Metrics(), Standing(**{**vars(IDLE), "artifacts": artifacts}))
     assert found["runner_cache_hits", ("hash", "abc"), ("host", "h")] == 3
     assert found["runner_cache_misses", ("hash", "others"), ("host", "h")] == 2
+
+
+def test_gpus_are_counted_by_state_and_named_where_somebody_has_them_or_should_look():
+    gpus = [
+        GpuFigures("GPU-1", "Tesla T4", "in_use", experiments=["a", "b"]),
+        GpuFigures("GPU-2", "Tesla T4", "set_aside", trouble="GPU is lost"),
+        GpuFigures("GPU-3", "Tesla T4", "free"),
+    ]
+    found = figures(Metrics(), replace(IDLE, gpus=gpus))
+    assert (found["studio_runner_capacity_gpus",], found["studio_runner_reserved_gpus",]) == (3, 1)
+    by_state = {name[1][1]: value for name, value in found.items() if name[0] == "studio_runner_gpus"}
+    assert by_state == {"free": 1, "in_use": 1, "settling": 0, "set_aside": 1}
+    assert (
+        found["studio_runner_gpu_set_aside", ("gpu", "GPU-2"), ("name", "Tesla T4"), ("reason", "GPU is lost")] == 1
+    )
+    holders = {dict(name[1:])["experiment"] for name in found if name[0] == "studio_runner_gpu_reserved"}
+    assert holders == {"a", "b"}
+
+
+def test_a_runner_without_gpus_says_so():
+    assert figures(Metrics())["studio_runner_capacity_gpus",] == 0

@@ -173,7 +173,8 @@ def _reserved(record: Record) -> str | None:
         for kind in ("memory", "disk")
         if isinstance(share.get(kind), int) and share[kind]
     ]
-    gpus = [gpu for gpu in share.get("gpus") or [] if isinstance(gpu, Mapping)]
+    listed = share.get("gpus")
+    gpus = [gpu for gpu in listed if isinstance(gpu, Mapping)] if isinstance(listed, list) else []
     part = f"1/{share['gpu_fraction']} of " if share.get("gpu_fraction") else ""
     return ", ".join([*words, *(f"{part}{gpu.get('name')} ({gpu.get('uuid')})" for gpu in gpus)])
 

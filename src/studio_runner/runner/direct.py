@@ -1,13 +1,14 @@
 """Running one request here and now, without a queue (`studio-runner exec`)."""
 
 import asyncio
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from studio_runner.config.settings import Settings
 from studio_runner.errors import InvalidMessageError, Reason
-from studio_runner.machine.need import NO_NEED
+from studio_runner.machine.need import NO_NEED, Need
 from studio_runner.messages.request import parse_request
 from studio_runner.process.follow import follow
 from studio_runner.queues.base import Ticket
@@ -17,6 +18,8 @@ from studio_runner.runner.host import Host, identify
 from studio_runner.runner.intake import Admission, need_of
 from studio_runner.runner.opening import opened_host
 from studio_runner.runner.outcome import Outcome, of_reason
+
+log = logging.getLogger(__name__)
 
 QUEUE = "(no queue)"
 
@@ -93,6 +96,10 @@ def _admission(host: Host, body: bytes) -> Admission:
     except InvalidMessageError as trouble:
         request, error = None, trouble
     need = need_of(request, cpu_only=host.settings.machine.cpu_only) if request else NO_NEED
-    reservation = host.ledger.reserve(need) or host.ledger.reserve(NO_NEED)
+    reservation = host.ledger.reserve(need) or host.ledger.reserve(Need(gpus=need.gpus))
+    if reservation is None:
+        why = host.ledger.shortfalls(Need(gpus=need.gpus)) or ["none that are well"]
+        log.warning("it runs without the GPUs that it asks for: %s", "; ".join(why))
+        reservation = host.ledger.reserve(NO_NEED)
     assert reservation  # noqa: S101 - nothing always fits
     return Admission(request, error, reservation, cancelled=lambda: None)

@@ -197,7 +197,7 @@ class FakeNvml:
         return instances[index].uuid
 
     def nvmlDeviceGetAttributes(self, handle: str) -> SimpleNamespace:
-        return SimpleNamespace(gpuInstanceSliceCount=self._instance(handle).slices)
+        return SimpleNamespace(computeInstanceSliceCount=self._instance(handle).slices)
 
     def nvmlDeviceGetGpuInstanceId(self, handle: str) -> int:
         return self._instance(handle).ids[0]

@@ -124,7 +124,9 @@ class Nvml:
         for number in range(most):
             with suppress(library.NVMLError):  # there may be fewer than it can have
                 instance = library.nvmlDeviceGetMigDeviceHandleByIndex(handle, number)
-                slices = self._told(lambda one=instance: library.nvmlDeviceGetAttributes(one).gpuInstanceSliceCount)
+                slices = self._told(
+                    lambda one=instance: library.nvmlDeviceGetAttributes(one).computeInstanceSliceCount
+                )
                 name = library.nvmlDeviceGetName(instance)
                 yield Card(
                     uuid=library.nvmlDeviceGetUUID(instance),
@@ -186,10 +188,11 @@ class Nvml:
         )
 
     def _handle(self, uuid: str) -> Any:
-        """Kept: looking a card up by name takes longer than asking it."""
-        if uuid not in self._handles:
-            self._handles[uuid] = self._library.nvmlDeviceGetHandleByUUID(uuid)
-        return self._handles[uuid]
+        """Kept: looking a card up by name takes longer than asking it. Several threads ask."""
+        handle = self._handles.get(uuid)
+        if handle is None:
+            handle = self._handles[uuid] = self._library.nvmlDeviceGetHandleByUUID(uuid)
+        return handle
 
     def _told(self, ask: Callable[..., _T], *arguments: object) -> _T | None:
         """What the library says, None where it does not: cards and drivers differ in what they can be asked."""
