@@ -420,3 +420,23 @@ def test_a_second_runner_does_without_the_default_address(tmp_path):
         done = start(tmp_path, "--limit-idle-duration", "100ms")
     assert done.returncode == 0
     assert "going on without dashboard" in done.stderr
+
+
+def test_doctor_asks_the_runner_what_is_reserved_and_for_whom(runner):
+    key = runner.submit("slow.py", "--cpus", "2", "--ram", "200mb")
+    runner.until_prints(key)
+    waiting = runner.submit("slow.py", "--ram", "300mb")
+    address = runner.address.removeprefix("http://")
+
+    done = subprocess.run(
+        [COMMAND, "doctor", "--http-address", address], check=False, capture_output=True, text=True,
+        env=runner.environ, cwd=runner.home, timeout=PATIENCE,
+    )  # fmt: skip
+
+    assert f"runner {runner.get('/api/v1/runner').json()['runner']} listens on {address}" in done.stdout
+    assert re.search(rf"ok +reserved: 2 cores, 200 MB memory: {key} of local_\S+, for ", done.stdout)
+    assert "ok        free: 0 cores, " in done.stdout
+    assert waiting not in done.stdout
+    for one in (key, waiting):
+        runner.let_end(one)
+        runner.until_over(one)

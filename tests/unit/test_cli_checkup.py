@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from studio_runner.cli import doctor
-from studio_runner.cli.checkup import places, python, system
+from studio_runner.cli.checkup import places, python, reserved, system
 from studio_runner.cli.checkup.finding import Finding, Here, State
 from studio_runner.config import cascade
 
@@ -133,9 +133,10 @@ def test_a_memory_limit_below_what_experiments_are_promised_is_a_warning(here, m
     assert problems(system.share(here({"machine.max_mem": "90000000"}))) == []
 
 
-def test_an_address_in_use_is_a_warning_and_none_is_fine(here):
+def test_an_address_in_use_by_no_runner_is_a_warning_and_none_is_fine(here, monkeypatch):
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = f"127.0.0.1:{server.getsockname()[1]}"
+        monkeypatch.setattr(reserved, "PATIENCE", 0.2)
         (found,) = problems(system.http(here({"http.address": address})))
 
     assert found.state is State.WARNING

@@ -83,7 +83,7 @@ def with_cards(*slots):
         Card(f"GPU-{place}", "A100", 40 * 10**9, index=place, slots=count) for place, count in enumerate(slots)
     ]
     ledger = Ledger(TOTAL, Pool(cards, Patience(30, 600)))
-    return Intake(ledger, Quota(0, 0.0), cpu_only=False), ledger
+    return Intake(ledger, Quota(0, 0.0), Terms()), ledger
 
 
 def test_gpus_are_reserved_before_the_message_is_taken_and_come_back_with_the_cores():
@@ -91,10 +91,11 @@ def test_gpus_are_reserved_before_the_message_is_taken_and_come_back_with_the_co
     ticket = gate.admit("local_q", body(message("a", gpus="1", gpuMem="4GB", hdd="1gb")))
     assert ticket
     assert ticket.reservation.gpus.cards == ("GPU-1",)
-    assert gate.admit("local_q", body(message("b", gpuCount="2"))) is None
+    waiting = body(message("b", gpuCount="2"))
+    assert gate.admit("local_q", waiting) is None
     ticket.reservation.release_compute()
     assert ledger.free.cores == 4
-    assert gate.admit("local_q", body(message("b", gpuCount="2"))).reservation.gpus.cards == ("GPU-0", "GPU-1")
+    assert gate.admit("local_q", waiting).reservation.gpus.cards == ("GPU-0", "GPU-1")
 
 
 def test_more_gpus_than_there_are_is_said_in_figures(caplog):

@@ -93,7 +93,8 @@ def open_files(_here: Here) -> Iterator[Finding]:
 
 
 def http(here: Here) -> Iterator[Finding]:
-    """Whether `start` could listen where it is told to."""
+    """Whether `start` could listen where it is told to; a runner that does already says what it has reserved."""
+    from studio_runner.cli.checkup.reserved import reservations
     from studio_runner.web.binding import AddressInUseError, listen
 
     configured = here.settings.http
@@ -101,8 +102,8 @@ def http(here: Here) -> Iterator[Finding]:
         return
     try:
         listening = listen(configured)
-    except AddressInUseError as error:
-        yield warning("HTTP", f"{error}; it may be a runner", error.hint or "")
+    except AddressInUseError:
+        yield from reservations(configured)
     except ConfigError as error:
         yield problem("HTTP", str(error), error.hint or "")
     else:
