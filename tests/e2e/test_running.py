@@ -459,7 +459,9 @@ def test_experiments_that_fit_run_side_by_side_and_others_wait(cache, until, tmp
     with installation(cache) as place:
         first = place.submit({"main.py": dedent(together)}, resources_needed=half, config={"env": {"ME": "a"}})
         large = place.submit({"main.py": dedent(alone)}, resources_needed=whole)
-        second = place.submit({"main.py": dedent(together)}, resources_needed=half, config={"env": {"ME": "b"}})
+        second = place.submit(
+            {"main.py": dedent(together)}, resources_needed=half, config={"env": {"ME": "b"}}, max_duration="5m"
+        )  # over before the first one is at the latest, so it may pass the large one
         with place.daemon("--max-mem", "100mb"):
             assert all(place.wait(key).ok for key in (first, second, large))
         assert place.output(large).endswith("['a', 'b']\n")
