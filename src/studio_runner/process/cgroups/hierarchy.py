@@ -164,7 +164,7 @@ def _mounts(path: Path) -> Iterator[_Mount]:
     for line in lines:
         mounted, _, source = line.partition(" - ")
         fields, kind = mounted.split(), source.split()
-        if kind[0] in ("cgroup", "cgroup2"):
+        if kind and kind[0] in ("cgroup", "cgroup2"):
             version = 2 if kind[0] == "cgroup2" else 1
             yield _Mount(version, _plain(fields[3]), Path(_plain(fields[4])), frozenset(kind[-1].split(",")))
 
