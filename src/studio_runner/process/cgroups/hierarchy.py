@@ -151,8 +151,8 @@ def _memberships(path: Path) -> Iterator[tuple[frozenset[str], str]]:
     except OSError:
         return
     for line in lines:
-        _, names, group = line.split(":", 2)
-        if "=" not in names:
+        _, names, group = (*line.split(":", 2), "", "")[:3]
+        if group and "=" not in names:
             yield frozenset(names.split(",")) if names else frozenset(), group
 
 
