@@ -13,17 +13,8 @@ from pathlib import Path
 from bench.result import Result
 
 MODULES = (
-    "cli",
-    "dispatch",
-    "throughput",
-    "environments",
-    "archives",
-    "daemon",
-    "rabbitmq",
-    "backlog",
-    "transfer",
-    "gpus",
-    "placement",
+    *("cli", "dispatch", "throughput", "environments", "archives", "daemon", "rabbitmq", "backlog", "transfer"),
+    *("gpus", "watchers", "neighbours", "placement"),
 )
 HERE = Path(__file__).parent
 TABLE = HERE.parent / "docs" / "reference" / "benchmarks.md"
