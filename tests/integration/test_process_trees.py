@@ -15,11 +15,12 @@ from studio_runner.errors import EnvironmentFailedError, ExperimentError, Invali
 from studio_runner.process import keeper
 from studio_runner.process.base import Command, Exit
 from studio_runner.process.keeper import descendants
-from studio_runner.process.limits import Limits, memory, memory_watch, sample
+from studio_runner.process.limits import Limits, memory, sample
 from studio_runner.process.lines import LineScanner
 from studio_runner.process.output import Output
 from studio_runner.process.spawn import Process, Spawner
 from studio_runner.process.sweep import sweep
+from studio_runner.process.treewatch import TreeWatch
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="trees are followed through /proc")
 
@@ -563,9 +564,57 @@ async def test_an_order_that_comes_too_late_does_not_meet_the_next_experiment(sp
 async def test_memory_is_watched_over_the_whole_tree(spawner):
     script = "import os, time\nos.fork()\nblock = bytearray(os.urandom(1 << 20) * 60)\nprint(flush=True)\ntime.sleep(600)"
     started = await start(spawner, *PYTHON, script)
-    assert await memory_watch(started.process, 100 << 20) > 100 << 20
+    async with TreeWatch() as watch, asyncio.timeout(20):
+        found = await watch.excess(started.process, 100 << 20, 0)
+    assert found.memory > 100 << 20
     await started.process.stop(0)
     os.close(started.reader)
+
+
+async def test_a_tree_with_too_many_processes_and_threads_is_noticed_and_its_neighbour_is_not(spawner):
+    script = """
+import _thread, os, time
+for _ in range({processes}):
+    if os.fork() == 0:
+        break
+else:
+    for _ in range({threads}):
+        _thread.start_new_thread(time.sleep, (600,))
+    print(flush=True)
+time.sleep(600)
+"""
+    good = await start(spawner, *PYTHON, script.format(processes=5, threads=4))
+    await good.line()
+    async with TreeWatch() as watch, asyncio.timeout(20):
+        others = asyncio.create_task(watch.excess(good.process, 0, 10))
+        many = await start(spawner, *PYTHON, script.format(processes=5, threads=5))
+        assert (await watch.excess(many.process, 0, 10)).processes == 11
+        await asyncio.sleep(0.2)
+        assert not others.done()
+        others.cancel()
+    for started in (good, many):
+        await started.process.stop(0)
+        os.close(started.reader)
+
+
+@pytest.mark.parametrize("escape", ["", "os.setsid()"])
+async def test_a_fork_bomb_is_ended_without_control_groups(spawner, escape):
+    """As fast as a real one, but it gives up at 1024 processes: this machine has other work."""
+    script = f"""
+import os, time
+for _ in range(10):
+    if os.fork() == 0:
+        {escape or "pass"}
+time.sleep(600)
+"""
+    started = await start(spawner, *PYTHON, script)
+    async with TreeWatch() as watch, asyncio.timeout(60):
+        found = await watch.excess(started.process, 0, 200)
+        started.process.kill()
+        _, end = await started.end()
+    assert found.processes > 200
+    assert end.left_behind > 100
+    assert started.process.pids() == []
 
 
 async def test_memory_that_is_shared_counts_once(spawner):
@@ -583,7 +632,7 @@ time.sleep(600)
     await started.line()
     limit = 128 << 20
     assert sum(sample([pid]).processes for pid in started.process.pids()) == 5
-    assert memory(started.process, limit) < limit
+    assert memory(started.process.pids(), limit) < limit
     assert sample(started.process.pids()).rss < limit
     os.close(started.reader)
 

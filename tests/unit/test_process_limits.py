@@ -4,18 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from studio_runner.process.limits import Limits, disk_usage, memory, memory_watch, sample
-
-
-class Growing:
-    """A tree that is this very process from the third look on, and nothing before."""
-
-    def __init__(self) -> None:
-        self.looks = 0
-
-    def pids(self) -> list[int]:
-        self.looks += 1
-        return [os.getpid()] if self.looks > 2 else []
+from studio_runner.process.limits import Limits, disk_usage, memory, most_processes, sample
 
 
 def test_core_dumps_are_off_and_nothing_else_is_limited_by_default():
@@ -28,12 +17,6 @@ def test_a_limit_never_exceeds_the_runners_own():
     assert (resource.RLIMIT_NOFILE, hard, hard) in Limits(open_files=hard + 1).kernel()
 
 
-async def test_the_watch_ends_when_the_limit_is_passed_and_says_how_far():
-    tree = Growing()
-    assert await memory_watch(tree, 1_000_000) > 1_000_000
-    assert tree.looks == 3
-
-
 def test_a_sample_counts_live_processes_only():
     usage = sample([os.getpid(), 2**22 + 1])
     assert usage.processes == 1
@@ -42,10 +25,12 @@ def test_a_sample_counts_live_processes_only():
 
 
 def test_below_the_limit_memory_is_an_upper_bound_and_above_it_exact():
-    tree = Growing()
-    tree.looks = 2
-    bound = memory(tree, 1 << 50)
-    assert 0 < memory(tree, 1) <= bound * 1.1
+    bound = memory([os.getpid()], 1 << 50)
+    assert 0 < memory([os.getpid()], 1) <= bound * 1.1
+
+
+def test_what_a_user_may_have_leaves_the_last_process_numbers_to_the_runner():
+    assert 0 < most_processes() < int(Path("/proc/sys/kernel/pid_max").read_text())
 
 
 def test_disk_usage_counts_what_is_allocated_once(tmp_path: Path):

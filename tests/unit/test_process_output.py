@@ -277,3 +277,48 @@ async def test_the_end_is_read_after_the_file_was_removed(path):
 async def test_following_can_begin_in_the_middle(path):
     path.write_bytes(b"0123456789")
     assert [data async for data in follow(path, lambda: True, start=4)] == [b"456789"]
+
+
+async def test_a_follower_is_not_led_elsewhere(tmp_path):
+    """The experiment puts a link, a directory of a link or a pipe in the place of its output."""
+    secret = tmp_path / "secret" / "output"
+    secret.parent.mkdir()
+    secret.write_bytes(b"of the runner")
+    place = tmp_path / "output"
+    place.mkdir()
+    (place / "output").symlink_to(secret)
+    (place / "pipe").symlink_to(secret)
+    (tmp_path / "linked").symlink_to(secret.parent)
+    os.mkfifo(place / "fifo")
+    for path in (place / "output", tmp_path / "linked" / "output", place / "fifo", place):
+        assert [data async for data in follow(path, lambda: True)] == []
+    assert [data async for data in follow(secret, lambda: True)] == [b"of the runner"]
+
+
+async def test_a_follower_stops_at_a_link_that_takes_the_files_place(path, tmp_path):
+    (tmp_path / "secret").write_bytes(b"of the runner, and long enough to be read on")
+
+    async def write(seen: bytearray) -> None:
+        path.write_bytes(b"first\n")
+        while not seen:
+            await asyncio.sleep(0.01)
+        path.unlink()
+        path.symlink_to(tmp_path / "secret")
+        await asyncio.sleep(0.1)
+
+    assert await followed(path, write) == b"first\n"
+
+
+def test_what_is_left_out_does_not_lead_the_runner_elsewhere(path, tmp_path):
+    """The experiment foresees where the runner will write."""
+    victim, elsewhere = tmp_path / "victim", tmp_path / "elsewhere"
+    victim.write_bytes(b"of the runner")
+    elsewhere.mkdir()
+    with Output(path, LIMIT) as output:
+        (path.parent.parent / f".{path.name}.new").symlink_to(victim)
+        path.parent.rename(path.parent.with_name("moved"))
+        path.parent.symlink_to(elsewhere)
+        output.write(lines(2000))
+    assert victim.read_bytes() == b"of the runner"
+    assert list(elsewhere.iterdir()) == []
+    assert find_gap((path.parent.with_name("moved") / path.name).read_bytes()) is not None

@@ -49,7 +49,7 @@ def _findings(session: Session, settings: Settings) -> list[Finding]:
 
 def checks() -> tuple[Check, ...]:
     """All of them, in the order of their report."""
-    from studio_runner.cli.checkup import brokers, places, python, stores, system
+    from studio_runner.cli.checkup import brokers, limits, places, python, stores, system
 
     return (
         system.share,
@@ -63,6 +63,7 @@ def checks() -> tuple[Check, ...]:
         python.uv,
         python.indexes,
         system.processes,
+        limits.limits,
         system.open_files,
         system.http,
         brokers.rabbitmq,

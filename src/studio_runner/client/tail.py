@@ -1,8 +1,10 @@
 """The output in a file, or its last lines."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
+from studio_runner.process.follow import open_regular
 from studio_runner.storage.base import CHUNK
 
 Write = Callable[[bytes], None]
@@ -10,7 +12,7 @@ Write = Callable[[bytes], None]
 
 def write_file(path: Path, write: Write, tail: int | None = None) -> None:
     """Write what is in a file now, or its last lines."""
-    with path.open("rb") as file:
+    with os.fdopen(open_regular(path), "rb") as file:
         file.seek(0 if tail is None else tail_offset(path, tail))
         while piece := file.read(CHUNK):
             write(piece)
@@ -18,7 +20,7 @@ def write_file(path: Path, write: Write, tail: int | None = None) -> None:
 
 def tail_offset(path: Path, lines: int) -> int:
     """Where the last `lines` lines of a file begin."""
-    with path.open("rb") as file:
+    with os.fdopen(open_regular(path), "rb") as file:
         position = end = file.seek(0, 2)
         if lines <= 0:
             return end

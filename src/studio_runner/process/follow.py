@@ -1,7 +1,9 @@
 """Following an output file that another process writes, as `tail -f` would, across gaps (`output.py`)."""
 
 import asyncio
+import errno
 import os
+import stat
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
@@ -15,8 +17,8 @@ _PIECE = 1 << 18
 async def follow(path: Path, done: Callable[[], bool], start: int = 0) -> AsyncIterator[bytes]:
     """What is in the file from the byte `start` on, then what is appended, until `done()` and everything is read.
 
-    The file need not exist yet, and may be removed meanwhile. When its middle is left out, the marker stands for
-    what was not read of it yet.
+    Only of a regular file, see `open_regular`. It need not exist yet, and may be removed meanwhile. When its middle
+    is left out, the marker stands for what was not read of it yet.
     """
     reader = _Reader(path, start)
     pause = _SHORTEST
@@ -32,6 +34,24 @@ async def follow(path: Path, done: Callable[[], bool], start: int = 0) -> AsyncI
             pause = min(pause * 1.5, _LONGEST)
     finally:
         reader.close()
+
+
+def open_regular(path: Path) -> int:
+    """A descriptor for reading a regular file; OSError for anything else.
+
+    Neither the file nor its directory may be a link: an experiment could make one that leads to any file that the
+    runner may read. A pipe that nobody writes to is not waited for.
+    """
+    place = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        descriptor = os.open(path.name, flags, dir_fd=place)
+    finally:
+        os.close(place)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
+    return descriptor
 
 
 class _Reader:
@@ -69,8 +89,8 @@ class _Reader:
 
     def _open(self) -> None:
         try:
-            self._file = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
-        except FileNotFoundError:
+            self._file = open_regular(self._path)
+        except OSError:  # not there, or nothing of the runner's
             return
         self._gap = _gap_in(self._file)
 
@@ -78,8 +98,8 @@ class _Reader:
         if self._file < 0:
             return False
         try:
-            return self._path.stat().st_ino != os.fstat(self._file).st_ino
-        except FileNotFoundError:
+            return self._path.lstat().st_ino != os.fstat(self._file).st_ino
+        except OSError:
             return False
 
     def _move_over(self) -> None:

@@ -1,20 +1,12 @@
 """What a process tree may use: kernel limits that it starts with, and watching what the kernel does not limit."""
 
-import asyncio
 import os
 import resource
-import time
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-_NEAR, _FAR = 0.05, 0.5
-"""Longest time in seconds between two looks at the memory of a tree: over half of the limit, and below."""
-_IDLE = 2.0
-"""The same for a tree far from its limit whose memory has stopped changing."""
-_DUTY = 0.02
-"""Looking may take this share of a core at most, per tree."""
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 _TICK = os.sysconf("SC_CLK_TCK")
 
@@ -60,6 +52,13 @@ class Limits:
         return [(resource.RLIMIT_CORE, 0, 0), *(_bounded(kind, value) for kind, value in wanted if value)]
 
 
+def most_processes() -> int:
+    """Processes and threads that experiments of this user may have together, so that the last numbers are left to
+    the runner. Where the kernel bounds a tree by itself this is not needed; root is never bounded so."""
+    most = [int(_read(path) or b"0") for path in ("/proc/sys/kernel/pid_max", "/proc/sys/kernel/threads-max")]
+    return min(most) * 3 // 4
+
+
 def _bounded(kind: int, value: int) -> tuple[int, int, int]:
     hard = resource.getrlimit(kind)[1]
     value = value if hard == resource.RLIM_INFINITY else min(value, hard)
@@ -88,36 +87,14 @@ def sample(pids: Iterable[int]) -> TreeUsage:
     return TreeUsage(rss=sum(map(_proportional_memory, pids)), cpu_seconds=sum(cpu), processes=len(cpu))
 
 
-async def memory_watch(tree: Tree, limit: int) -> int:
-    """Wait until the tree uses more than `limit` bytes; that many it then had.
+def memory(pids: Collection[int], limit: int) -> int:
+    """Bytes of memory of these processes, exact only above the limit (0: none).
 
     The sum of resident sizes costs little and counts shared pages several times, so it can only be too large;
     when it passes the limit, the proportional sizes decide (a data loader's workers share most of their pages).
     """
-    pause, before = _NEAR, 0
-    while True:
-        started = time.perf_counter()
-        used = memory(tree, limit)
-        if used > limit:
-            return used
-        cost = time.perf_counter() - started
-        await asyncio.sleep(max(pause := _pause(used, before, limit, pause), cost / _DUTY))
-        before = used
-
-
-def memory(tree: Tree, limit: int) -> int:
-    """Bytes of memory of the tree, exact only near and above the limit."""
-    pids = tree.pids()
     used = sum(map(_resident_memory, pids))
-    return used if used <= limit else sum(map(_proportional_memory, pids))
-
-
-def _pause(used: int, before: int, limit: int, pause: float) -> float:
-    if used > limit / 2:
-        return _NEAR
-    if abs(used - before) > limit / 100:
-        return min(pause, _FAR)
-    return min(pause * 1.5, _IDLE)
+    return used if used <= limit or not limit else sum(map(_proportional_memory, pids))
 
 
 def disk_usage(directory: Path) -> int:

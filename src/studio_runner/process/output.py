@@ -74,6 +74,8 @@ class Output:
         """What waits for room on the disk, and how many bytes before it are dropped."""
         self._next_try = 0.0
         self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC, 0o644)
+        self._place = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        """Where the file is, whatever a script puts in the way by that name."""
         self._size = 0
 
     def __enter__(self) -> Self:
@@ -89,6 +91,7 @@ class Output:
         if self._file >= 0:
             self.end()
             os.close(self._file)
+            os.close(self._place)
             self._file = -1
 
     def end(self) -> None:
@@ -189,12 +192,13 @@ class Output:
         temporary = (
             self._path.parent.parent / f".{self._path.name}.new"
         )  # not in the artifact: it is packed any time
-        file = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC, 0o644)
+        temporary.unlink(missing_ok=True)  # a script may have put a link there
+        file = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o644)
         try:
             self._copy(file, 0, head)
             _write_all(file, marker)
             self._copy(file, tail, self._size)
-            temporary.replace(self._path)
+            os.replace(temporary, self._path.name, dst_dir_fd=self._place)
         except BaseException:
             os.close(file)
             temporary.unlink(missing_ok=True)

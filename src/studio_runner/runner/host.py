@@ -10,7 +10,9 @@ from studio_runner.config.settings import Settings
 from studio_runner.environments.base import EnvironmentProvider
 from studio_runner.machine.ledger import Ledger
 from studio_runner.process.cgroups.groups import Groups
+from studio_runner.process.diskwatch import DiskWatch
 from studio_runner.process.spawn import Spawner
+from studio_runner.process.treewatch import TreeWatch
 from studio_runner.reports.base import Reports
 from studio_runner.reports.databases import Databases
 from studio_runner.runner.directory import Premises
@@ -46,6 +48,8 @@ class Host:
     ledger: Ledger
     starts: Starts
     groups: Groups
+    trees: TreeWatch
+    disks: DiskWatch
     spawner: Spawner
     environments: EnvironmentProvider
     reports: Reports

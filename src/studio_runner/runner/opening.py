@@ -11,8 +11,10 @@ from studio_runner.machine.ledger import Ledger
 from studio_runner.process.cgroups.files import Share
 from studio_runner.process.cgroups.groups import Groups, opened_groups, room_for_all
 from studio_runner.process.cgroups.hierarchy import Found, find, switched_off
+from studio_runner.process.diskwatch import DiskWatch
 from studio_runner.process.environ import clean_environment
 from studio_runner.process.spawn import Spawner
+from studio_runner.process.treewatch import TreeWatch
 from studio_runner.reports.base import Reporter, Reports
 from studio_runner.reports.databases import Databases
 from studio_runner.reports.opening import dashboard_address, opened_reporters
@@ -42,6 +44,8 @@ async def opened_host(
         total = inventory(settings.machine, places.working_dir)
         async with (
             _opened_groups(found, identity, total) as groups,
+            TreeWatch() as trees,
+            DiskWatch() as disks,
             Spawner() as spawner,
             VirtualenvProvider(places.cache_dir, settings.caches.environments, spawner, variables) as environments,
             Stores(settings.storage) as stores,
@@ -57,6 +61,8 @@ async def opened_host(
                 ledger=Ledger(total),
                 starts=Starts(),
                 groups=groups,
+                trees=trees,
+                disks=disks,
                 spawner=spawner,
                 environments=environments,
                 reports=Reports([*reporters, *listeners]),

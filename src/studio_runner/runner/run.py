@@ -41,7 +41,7 @@ async def run_script(trial: Trial, environment: Environment) -> Outcome:
     command = environment.command(arguments(trial.request), variables(trial), trial.directory / WORKSPACE)
     trial.describe_start(environment)
     async with bounds(trial) as held:
-        return held.explained(outcome_of(await _run(trial, command, held)))
+        return await held.explained(outcome_of(await _run(trial, command, held)))
 
 
 async def _run(trial: Trial, command: Command, held: Bounds) -> Exit:

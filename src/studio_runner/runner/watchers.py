@@ -1,11 +1,13 @@
-"""What can end an attempt's work from outside: time, a person, the lease, memory, disk. Each raises `Halt`."""
+"""What can end an attempt's work from outside: time, a person, the lease. Each raises `Halt`.
+
+What it may use of the machine is in `bounds`.
+"""
 
 import asyncio
 import contextlib
 import logging
 import time
 from collections.abc import Awaitable, Callable
-from pathlib import Path
 
 from studio_runner.errors import (
     BrokerError,
@@ -16,8 +18,7 @@ from studio_runner.errors import (
     StudioRunnerError,
     SupersededError,
 )
-from studio_runner.messages.units import format_duration, format_size
-from studio_runner.process.limits import disk_usage
+from studio_runner.messages.units import format_duration
 from studio_runner.queues.base import Delivery
 from studio_runner.runner.fence import Fence
 from studio_runner.runner.halt import Halt
@@ -79,17 +80,3 @@ async def _still_ours(fence: Fence | None) -> None:
         raise Halt(superseded()) from error
     except ExperimentError as error:
         log.warning("nor can the store be asked: %s", error)  # before results go out it is asked again
-
-
-async def disk(directory: Path, limit: int) -> None:
-    """`hdd`, over all that is in the attempt's directory; looks more often the nearer it gets."""
-    pause = 0.25
-    while True:
-        await asyncio.sleep(pause)
-        started = time.monotonic()
-        used = await asyncio.to_thread(disk_usage, directory)
-        if used > limit:
-            detail = f"It asked for {format_size(limit)} (hdd) and had {format_size(used)} on disk."
-            raise Halt(of_reason(Reason.DISK_EXCEEDED, detail))
-        cost = time.monotonic() - started
-        pause = max(20 * cost, 0.25 if used > limit / 2 else 1.0)

@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import stat
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import BinaryIO
@@ -10,7 +9,7 @@ from typing import BinaryIO
 from starlette.responses import StreamingResponse
 
 from studio_runner.errors import NotFoundError
-from studio_runner.process.follow import follow
+from studio_runner.process.follow import follow, open_regular
 
 OUTPUT = "output"
 """The label of the artifact, and the name of the file in it."""
@@ -22,17 +21,9 @@ def open_output(directory: Path) -> BinaryIO:
     """The output file in the artifact's `directory`; NotFoundError when there is none. Links are not followed: an
     experiment could make one that leads to any file that the runner may read."""
     try:
-        place = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-        try:
-            flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-            descriptor = os.open(OUTPUT, flags, dir_fd=place)
-        finally:
-            os.close(place)
+        descriptor = open_regular(directory / OUTPUT)
     except OSError as error:
         raise NotFoundError(f"There is no output in {directory}: {error.strerror}") from error
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        raise NotFoundError(f"The output in {directory} is not a regular file")
     return os.fdopen(descriptor, "rb")
 
 

@@ -3,7 +3,6 @@
 import asyncio
 import logging
 import os
-import sys
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -208,6 +207,6 @@ def _running(trial: Trial, now: float) -> Running:
         started=trial.started_at,
         elapsed=now - trial.started_at,
         cores=share.cores,
-        memory=memory(trial.process, sys.maxsize) if trial.process else 0,
+        memory=memory(trial.process.pids(), 0) if trial.process else 0,
         memory_reserved=share.memory,
     )
