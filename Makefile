@@ -35,7 +35,7 @@ test: setup-dev test-servers
 test-fast: setup-dev test-servers
 	$(BIN)/python -m pytest tests/unit tests/contract
 
-CGROUP_TESTS ?= tests/integration/test_control_groups.py
+CGROUP_TESTS ?= tests/integration/test_control_groups.py tests/integration/test_control_groups_v2.py
 test-cgroup2: setup-dev              ## as root, and as an ordinary user with a delegated subtree
 	scripts/run-in-vm $(BIN)/python -m pytest -p no:cacheprovider $(CGROUP_TESTS)
 	scripts/run-in-vm --as-user 1234 $(BIN)/python -m pytest -p no:cacheprovider $(CGROUP_TESTS)
