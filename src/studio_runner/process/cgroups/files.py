@@ -11,14 +11,12 @@ PERIOD = 100_000
 """Microseconds over which a quota of processor time is counted."""
 _SHARES, _WEIGHT = 1024, 100
 """The kernel's own figures for one ordinary share of the processors."""
-_UNRESERVED = 0.1
-"""Share, in cores, of an experiment that asked for none: it takes what others leave."""
 
 
 @dataclass(frozen=True)
 class Share:
-    """What the members of a group may have together; 0: as much as there is. `cores` weigh against those of other
-    groups, `quota` is a number of cores that cannot be passed."""
+    """What the members of a group may have together; 0: as much as there is. `cores` (at least one) weigh against
+    those of other groups, `quota` is a number of cores that cannot be passed."""
 
     memory: int = 0
     cores: int = 0
@@ -74,7 +72,7 @@ def _version_2(share: Share) -> Iterator[Setting]:
 
 
 def _scaled(cores: int, unit: int, least: int, most: int) -> int:
-    return min(most, max(least, round((cores or _UNRESERVED) * unit)))
+    return min(most, max(least, (cores or 1) * unit))
 
 
 def together() -> Setting:
