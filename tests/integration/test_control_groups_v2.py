@@ -1,5 +1,6 @@
 """What only version 2 of control groups has. `make test-cgroup2` runs this where the machine at hand has version 1."""
 
+import asyncio
 import os
 import subprocess
 import sys
@@ -200,6 +201,19 @@ os.wait()
 async def test_a_script_that_freezes_itself_can_be_stopped(spawner, groups):
     group = groups.create("one", Share(processes=50))
     process = await start(spawner, "put('cgroup.freeze', '1')\ntime.sleep(600)", group)
+    await process.stop(0)
+    await process.wait()
+    assert process.pids() == []
+    await group.remove()
+
+
+async def test_a_script_that_leaves_its_group_is_ended_all_the_same(spawner, groups, base):
+    group = groups.create("one", Share(memory=100 * MB, processes=50))
+    script = f"put('../../{OWN_LEAF}/cgroup.procs', '0')\nos.fork() or os.setsid()\ntime.sleep(600)"
+    process = await start(spawner, script, group)
+    async with asyncio.timeout(60):
+        while not set(process.pids()) <= set(members(base / OWN_LEAF)) or len(process.pids()) < 2:
+            await asyncio.sleep(0.01)
     await process.stop(0)
     await process.wait()
     assert process.pids() == []
