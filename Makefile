@@ -1,6 +1,7 @@
 # make demo   a real training experiment, end to end        make test   every test
 # make lint   style, types, layers                          make bench  the figures in docs/reference/benchmarks.md
 # make faults 500 experiments in a storm of failures        make docs   the generated reference
+# make test-cgroup2  control groups of version 2, in a virtual machine
 # Each target does all of its own set-up; a fresh machine needs Python 3.11 or newer and make.
 
 SHELL := /bin/bash
@@ -9,7 +10,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 RUNNER := $(BIN)/studio-runner
 
-.PHONY: setup setup-dev test-servers demo test test-fast lint format bench faults docs constraints clean
+.PHONY: setup setup-dev test-servers demo test test-fast test-cgroup2 lint format bench faults docs constraints clean
 
 setup: $(VENV)/.installed            ## the runner in .venv
 setup-dev: $(VENV)/.installed-dev    ## and what its tests and checks need
@@ -33,6 +34,11 @@ test: setup-dev test-servers
 
 test-fast: setup-dev test-servers
 	$(BIN)/python -m pytest tests/unit tests/contract
+
+CGROUP_TESTS ?= tests/integration/test_control_groups.py tests/integration/test_control_groups_v2.py
+test-cgroup2: setup-dev              ## as root, and as an ordinary user with a delegated subtree
+	scripts/run-in-vm $(BIN)/python -m pytest -p no:cacheprovider $(CGROUP_TESTS)
+	scripts/run-in-vm --as-user 1234 $(BIN)/python -m pytest -p no:cacheprovider $(CGROUP_TESTS)
 
 lint: setup-dev
 	$(BIN)/ruff check

@@ -21,8 +21,9 @@ from studio_runner.process.limits import OOM_SCORE_UNBOUND, Limits
 from studio_runner.process.spawn import Process, Spawner
 
 FOUND = find()
-pytestmark = pytest.mark.skipif(
-    bool(FOUND.obstacles), reason="; ".join(f"{name}: {one.sentence}" for name, one in FOUND.obstacles.items())
+pytestmark = pytest.mark.skipif(  # never where scripts/run-in-vm brings what is needed
+    bool(FOUND.obstacles) and "RUN_IN_VM" not in os.environ,
+    reason="; ".join(f"{name}: {one.sentence}" for name, one in FOUND.obstacles.items()),
 )
 
 MB = 1 << 20
