@@ -3,7 +3,6 @@
 import ctypes
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -355,8 +354,7 @@ def test_it_does_not_survive_the_stop(site, served, until, nothing_left):
         key = site.contained(SURVIVE)
         until(lambda: "ready" in "".join(path.read_text() for path in site.attempts.glob("*/output/output")))
         names = {process.pid for process in site.processes()}
-        subprocess.run([*site.account.command(site.home / "person"), "stop", key], env=site.environment(),
-                       check=True, capture_output=True, timeout=60)  # fmt: skip
+        site.studio_runner("stop", key)
         assert site.wait(key).reason == "stopped"
         nothing_left(site)
 
@@ -408,8 +406,7 @@ def test_links_that_it_plants_lead_nobody_out(site, served, nothing_left):
             config={"env": {"HOST": str(host)}, "saveWorkspaceFrequency": "200ms", "saveMetricsFrequency": "100ms"},
         )
         with followed.open("wb") as file:
-            subprocess.run([*site.account.command(site.home / "person"), "logs", "-f", key], env=site.environment(),
-                           stdout=file, check=False, timeout=100)  # fmt: skip
+            site.studio_runner("logs", "-f", key, stdout=file)
         site.wait(key)
         nothing_left(site)
 
