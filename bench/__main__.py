@@ -12,7 +12,18 @@ from pathlib import Path
 
 from bench.result import Result
 
-MODULES = ("cli", "dispatch", "throughput", "environments", "archives", "daemon", "rabbitmq", "backlog", "transfer")
+MODULES = (
+    "cli",
+    "dispatch",
+    "throughput",
+    "environments",
+    "archives",
+    "daemon",
+    "rabbitmq",
+    "backlog",
+    "transfer",
+    "containers",
+)
 HERE = Path(__file__).parent
 TABLE = HERE.parent / "docs" / "reference" / "benchmarks.md"
 

@@ -88,7 +88,8 @@ class Site(Installation):
         document = json.loads(body)
         path = Path(image or self.image)
         image_artifact = {**artifact(path, mutable=False), "unpack": path.suffix == ".tar"}
-        document["experiment"]["artifacts"] |= {"_singularity": image_artifact, **artifacts}
+        changed = {**document["experiment"]["artifacts"], "_singularity": image_artifact, **artifacts}
+        document["experiment"]["artifacts"] = {label: one for label, one in changed.items() if one}
         self.publish(json.dumps(document).encode())
         return key
 
