@@ -3,6 +3,7 @@
 import ctypes
 import json
 import os
+import socket
 import sys
 from pathlib import Path
 
@@ -416,3 +417,25 @@ def test_links_that_it_plants_lead_nobody_out(site, served, nothing_left):
     stored = [path for path in site.store.rglob("*") if path.is_file()]
     assert stored
     assert not any(SECRET.encode() in path.read_bytes() for path in stored)
+
+
+def test_it_reads_nothing_over_http_where_the_operator_wants_that(site, served, until):
+    """A container has this machine's network, and the runner answers whoever is on this machine."""
+    code = """
+import json, os, urllib.error, urllib.request
+found = []
+for path in ("/api/v1/experiments", "/", "/metrics"):
+    try:
+        found.append(urllib.request.urlopen(os.environ["ADDRESS"] + path, timeout=10).status)
+    except urllib.error.HTTPError as error:
+        found.append(error.code)
+print(json.dumps(found))
+"""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    config = {"env": {"ADDRESS": f"http://127.0.0.1:{port}"}}
+    token = {"STUDIO_RUNNER_HTTP_TOKEN": SECRET}
+    with served(site, "--http-address", f"127.0.0.1:{port}", environ=token):
+        assert site.said(site.contained(code, config=config)) == [200, 200, 200]
+    with served(site, "--http-address", f"127.0.0.1:{port}", "--http-private", environ=token):
+        assert site.said(site.contained(code, config=config)) == [401, 401, 401]
