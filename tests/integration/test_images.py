@@ -8,11 +8,12 @@ import struct
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 
 import psutil
 import pytest
 
-from studio_runner.config.settings import ContainerSettings
+from studio_runner.config import cascade
 from studio_runner.environments.images.logins import Login
 from studio_runner.environments.images.provider import KeptImages
 from studio_runner.environments.images.pull import Puller
@@ -26,8 +27,6 @@ from studio_runner.errors import (
     UnauthorisedError,
 )
 from studio_runner.process.spawn import Spawner
-
-HOUR = 3600.0
 
 
 @pytest.fixture
@@ -52,8 +51,8 @@ def opened(tmp_path, spawner, apptainer, registry):
 
 
 def settings_for(registry, **settings):
-    defaults = ContainerSettings("allowed", False, (), None, (registry.host,), 300.0, HOUR, "auto")
-    return ContainerSettings(**{**vars(defaults), **settings})
+    defaults = cascade.load({"HOME": "/"}).settings.containers
+    return replace(defaults, **{"plain_http": (registry.host,), "pull_timeout": 300.0, **settings})
 
 
 def docker(registry, name="team/box:1", login=None):
@@ -139,8 +138,9 @@ async def test_a_second_tag_of_the_same_image_is_not_pulled_again(opened, regist
 
 PULLER = """
 import asyncio, os, sys
+from dataclasses import replace
 from pathlib import Path
-from studio_runner.config.settings import ContainerSettings
+from studio_runner.config import cascade
 from studio_runner.environments.images.provider import KeptImages
 from studio_runner.environments.images.pull import Puller
 from studio_runner.environments.images.reference import Reference
@@ -149,7 +149,7 @@ from studio_runner.environments.programs import Programs
 from studio_runner.process.spawn import Spawner
 
 async def main(cache, host, program):
-    settings = ContainerSettings("allowed", False, (), None, (host,), 300.0, 3600.0, "auto")
+    settings = replace(cascade.load({"HOME": "/"}).settings.containers, plain_http=(host,))
     async with Spawner() as spawner:
         puller = Puller(Programs(spawner), lambda: program, os.environ, 0)
         async with KeptImages(Path(cache), 0, settings, puller) as images:
