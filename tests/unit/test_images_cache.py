@@ -159,7 +159,7 @@ def test_a_manifest_of_another_release_is_none(opened, add, tmp_path, change):
     assert cache.find("a") is not None
 
 
-@pytest.mark.parametrize("case", itertools.product([SIF, SANDBOX], [None, "changed", "shorter", "gone"]))
+@pytest.mark.parametrize("case", list(itertools.product([SIF, SANDBOX], [None, "changed", "shorter", "gone"])))
 def test_after_a_start_of_the_machine_an_image_is_looked_at_once(opened, add, tmp_path, monkeypatch, case):
     """Not everything may have reached the disk."""
     kind, damage = case
