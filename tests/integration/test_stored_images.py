@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import functools
 import hashlib
 import http.server
 import io
@@ -18,7 +17,7 @@ import pytest
 
 from studio_runner.config import cascade
 from studio_runner.environments.images.provider import KeptImages
-from studio_runner.environments.images.pull import Puller, runtime_path
+from studio_runner.environments.images.pull import Puller
 from studio_runner.environments.programs import Programs
 from studio_runner.errors import (
     ArtifactInvalidError,
@@ -44,7 +43,7 @@ async def obtained(tmp_path, apptainer):
 
         async def obtaining(body, log=print, budget=0, **settings):
             chosen = replace(cascade.load({"HOME": "/"}).settings.containers, **settings)
-            puller = Puller(Programs(spawner), functools.partial(runtime_path, os.environ), os.environ, budget)
+            puller = Puller(Programs(spawner), lambda: str(apptainer), os.environ, budget)
             images = await stack.enter_async_context(KeptImages(tmp_path / "cache", budget, chosen, puller))
             stores = await stack.enter_async_context(Stores())
             source = await image_source(parse_request(body), stores, budget)
