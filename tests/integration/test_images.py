@@ -259,6 +259,23 @@ async def test_who_waits_for_a_cancelled_pull_does_it_instead(opened, registry):
         assert await second
 
 
+async def test_a_runner_that_stands_still_is_not_waited_for_without_end(opened, registry, apptainer, tmp_path):
+    registry.faults.released = threading.Event()
+    runner = another(tmp_path, registry, apptainer)
+    await asyncio.to_thread(registry.serving.wait)
+    os.kill(runner.pid, signal.SIGSTOP)
+    try:
+        async with opened(pull_timeout=0.5) as images:
+            with pytest.raises(EnvironmentUnavailableError, match="for another experiment for too long"):
+                async with images.obtain(docker(registry), print):
+                    pass
+    finally:
+        registry.faults.released.set()
+        os.kill(runner.pid, signal.SIGCONT)
+        output, _ = runner.communicate(timeout=120)
+    assert "image " in output
+
+
 async def test_a_killed_runner_leaves_what_the_next_one_clears_up(opened, registry, apptainer, tmp_path):
     registry.faults.released = threading.Event()
     runner = another(tmp_path, registry, apptainer)
