@@ -8,6 +8,8 @@ import sysconfig
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from uv import find_uv_bin
+
 from servers.process import MissingServerError
 
 HINT = "scripts/install-test-servers installs it (root, Debian)"
@@ -79,7 +81,8 @@ def _add_interpreter(directory: Path) -> None:
     (programs / "python").symlink_to("python3")
     library = directory / "usr/lib" / version
     shutil.copytree(sysconfig.get_path("stdlib"), library, symlinks=True, ignore=shutil.ignore_patterns(*LEFT_OUT))
-    _add_libraries(directory, [programs / version, *library.glob("lib-dynload/*.so")])
+    # the installer runs in it as well, with what any but the smallest image has
+    _add_libraries(directory, [programs / version, *library.glob("lib-dynload/*.so"), Path(find_uv_bin())])
 
 
 def _add_libraries(directory: Path, binaries: Iterable[Path]) -> None:

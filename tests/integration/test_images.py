@@ -8,11 +8,12 @@ import struct
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 
 import psutil
 import pytest
 
-from studio_runner.config.settings import ContainerSettings
+from studio_runner.config import cascade
 from studio_runner.environments.images.logins import Login
 from studio_runner.environments.images.provider import KeptImages
 from studio_runner.environments.images.pull import Puller
@@ -26,8 +27,6 @@ from studio_runner.errors import (
     UnauthorisedError,
 )
 from studio_runner.process.spawn import Spawner
-
-HOUR = 3600.0
 
 
 @pytest.fixture
@@ -52,8 +51,8 @@ def opened(tmp_path, spawner, apptainer, registry):
 
 
 def settings_for(registry, **settings):
-    defaults = ContainerSettings("allowed", False, (), None, (registry.host,), 300.0, HOUR, "auto")
-    return ContainerSettings(**{**vars(defaults), **settings})
+    defaults = cascade.load({"HOME": "/"}).settings.containers
+    return replace(defaults, **{"plain_http": (registry.host,), "pull_timeout": 300.0, **settings})
 
 
 def docker(registry, name="team/box:1", login=None):
@@ -139,8 +138,9 @@ async def test_a_second_tag_of_the_same_image_is_not_pulled_again(opened, regist
 
 PULLER = """
 import asyncio, os, sys
+from dataclasses import replace
 from pathlib import Path
-from studio_runner.config.settings import ContainerSettings
+from studio_runner.config import cascade
 from studio_runner.environments.images.provider import KeptImages
 from studio_runner.environments.images.pull import Puller
 from studio_runner.environments.images.reference import Reference
@@ -149,7 +149,7 @@ from studio_runner.environments.programs import Programs
 from studio_runner.process.spawn import Spawner
 
 async def main(cache, host, program):
-    settings = ContainerSettings("allowed", False, (), None, (host,), 300.0, 3600.0, "auto")
+    settings = replace(cascade.load({"HOME": "/"}).settings.containers, plain_http=(host,))
     async with Spawner() as spawner:
         puller = Puller(Programs(spawner), lambda: program, os.environ, 0)
         async with KeptImages(Path(cache), 0, settings, puller) as images:
@@ -257,6 +257,23 @@ async def test_who_waits_for_a_cancelled_pull_does_it_instead(opened, registry):
         first.cancel()
         registry.faults.released.set()
         assert await second
+
+
+async def test_a_runner_that_stands_still_is_not_waited_for_without_end(opened, registry, apptainer, tmp_path):
+    registry.faults.released = threading.Event()
+    runner = another(tmp_path, registry, apptainer)
+    await asyncio.to_thread(registry.serving.wait)
+    os.kill(runner.pid, signal.SIGSTOP)
+    try:
+        async with opened(pull_timeout=0.5) as images:
+            with pytest.raises(EnvironmentUnavailableError, match="for another experiment for too long"):
+                async with images.obtain(docker(registry), print):
+                    pass
+    finally:
+        registry.faults.released.set()
+        os.kill(runner.pid, signal.SIGCONT)
+        output, _ = runner.communicate(timeout=120)
+    assert "image " in output
 
 
 async def test_a_killed_runner_leaves_what_the_next_one_clears_up(opened, registry, apptainer, tmp_path):

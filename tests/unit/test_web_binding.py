@@ -58,3 +58,8 @@ def test_an_address_that_is_not_here_is_said_so(listening, address):
         listening(address, "token")
     assert not isinstance(caught.value, AddressInUseError)
     assert address.rpartition(":")[0] in str(caught.value)
+
+
+def test_to_be_private_it_needs_a_token():
+    with pytest.raises(ConfigError, match="no token that would open it"):
+        listen(HttpSettings("127.0.0.1:0", "", allow_remote=False, private=True))

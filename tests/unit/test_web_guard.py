@@ -8,7 +8,7 @@ from studio_runner.web.guard import Access, Guard
 
 TOKEN = "tökén"
 BEARER = {"Authorization": b"Bearer " + TOKEN.encode()}
-LOCAL = Access(frozenset({"localhost", "127.0.0.1", "[::1]"}), remote=False, token="")
+LOCAL = Access(frozenset({"localhost", "127.0.0.1", "[::1]"}), private=False, token="")
 
 
 async def ask(access, method="GET", path="/", host="localhost:9090", **headers):
@@ -74,7 +74,7 @@ async def test_nothing_changes_without_a_configured_token(method):
     ],
 )
 async def test_changing_needs_the_token_as_a_bearer(headers):
-    access = Access(LOCAL.names, remote=False, token=TOKEN)
+    access = Access(LOCAL.names, private=False, token=TOKEN)
     answer = await ask(access, "POST", **headers)
     assert answer.status_code == 401
     assert "www-authenticate" in answer.headers
@@ -83,16 +83,16 @@ async def test_changing_needs_the_token_as_a_bearer(headers):
 
 async def test_the_token_opens():
     for scheme in (b"Bearer ", b"bearer  "):
-        access = Access(LOCAL.names, remote=False, token=TOKEN)
+        access = Access(LOCAL.names, private=False, token=TOKEN)
         assert (await ask(access, "POST", Authorization=scheme + TOKEN.encode())).text == "reached"
 
 
 async def test_reading_on_this_machine_needs_none():
-    assert (await ask(Access(LOCAL.names, remote=False, token=TOKEN))).text == "reached"
+    assert (await ask(Access(LOCAL.names, private=False, token=TOKEN))).text == "reached"
 
 
 async def test_from_elsewhere_reading_needs_the_token_but_for_probes():
-    access = Access(None, remote=True, token=TOKEN)
+    access = Access(None, private=True, token=TOKEN)
     assert (await ask(access, host="runner.example")).status_code == 401
     assert (await ask(access, "HEAD", host="runner.example")).status_code == 401
     for path in ("/healthz", "/readyz"):
@@ -104,8 +104,8 @@ async def test_from_elsewhere_reading_needs_the_token_but_for_probes():
 
 
 async def test_whoever_opened_it_without_a_token_meant_it():
-    assert (await ask(Access(None, remote=True, token=""), host="runner.example")).text == "reached"
+    assert (await ask(Access(None, private=True, token=""), host="runner.example")).text == "reached"
 
 
 def test_the_token_is_in_no_text_about_it():
-    assert TOKEN not in repr(Access(None, remote=True, token=TOKEN))
+    assert TOKEN not in repr(Access(None, private=True, token=TOKEN))

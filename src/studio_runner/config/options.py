@@ -190,6 +190,8 @@ OPTIONS: tuple[Option, ...] = (
             help="Token that HTTP clients must send: to change anything, and from other machines also to read."),
     _option("http.allow_remote", kinds.SWITCH, "http-allow-remote",
             help="Listen on other interfaces than the loopback although there is no token."),
+    _option("http.private", kinds.SWITCH, "http-private",
+            help="Ask for the token before anything is read, from this machine as well: experiments run on it."),
     _option("log.level", kinds.LEVEL, "log-level", help="How much the runner says on standard error."),
     _option("log.format", kinds.LOG_FORMAT, "log-format", help="Lines for people, or one JSON object per line."),
 )  # fmt: skip

@@ -204,6 +204,8 @@ class HttpSettings:
     token: str
     allow_remote: bool
     """Bind beyond loopback without a token."""
+    private: bool = False
+    """The token is needed to read as well, from this machine too."""
 
 
 @dataclass(frozen=True)

@@ -16,19 +16,26 @@ _LONGEST_LINE = 1 << 16
 _ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|[\x00-\x08\x0b-\x1f\x7f]")
 
 Lines = Callable[[str], None]
+Wrap = Callable[[Command], Command]
 
 
 class Programs:
     """Starts programs through the runner's spawner, so that none outlives the runner."""
 
-    def __init__(self, spawner: Spawner) -> None:
+    def __init__(self, spawner: Spawner, wrap: Wrap | None = None) -> None:
         self._spawner = spawner
+        self._wrap = wrap
+
+    def through(self, wrap: Wrap) -> "Programs":
+        """The same, but what is run is what `wrap` makes of a command."""
+        return Programs(self._spawner, wrap)
 
     async def run(self, command: Command, take: Lines) -> int:
         """Run to the end, hand every line of output to `take`; the exit code (a signal's is negative).
 
         Cancelled, it kills the program with everything it started before it lets go.
         """
+        command = self._wrap(command) if self._wrap else command
         read, write = os.pipe()
         try:
             try:

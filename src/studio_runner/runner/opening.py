@@ -6,6 +6,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 
 from studio_runner.config.settings import Settings
+from studio_runner.environments.containers.inside import Inside
 from studio_runner.environments.containers.provider import Containers
 from studio_runner.environments.containers.runtime import Runtimes, runtime_path
 from studio_runner.environments.images.base import Images
@@ -119,9 +120,14 @@ async def _opened_containers(
     programs, cache, budget = Programs(spawner), settings.places.cache_dir, settings.caches.images
     runtimes = Runtimes(programs, settings.containers.runtime, variables)
     puller = Puller(programs, runtimes.path, variables, budget)
+    inside = (
+        Inside(cache / "container-environments", settings.caches.environments, programs, variables)
+        if settings.containers.environments
+        else None
+    )
     async with (
         KeptImages(cache, budget, settings.containers, puller) as images,
-        Containers(cache, images, programs, runtimes, variables) as containers,
+        Containers(cache, images, runtimes, inside) as containers,
     ):
         yield images, containers
 

@@ -72,7 +72,9 @@ class ImageReceiver:
             self._sink.give_up()
 
     def _chosen(self, head: bytes) -> Sink:
-        if looks_like_header(head[:BLOCK]) or Compression.of_content(head) is not Compression.NONE:
+        # The file systems of old images begin with zeros, as the end of an archive does.
+        is_archive = looks_like_header(head[:BLOCK]) and any(head[:BLOCK])
+        if is_archive or Compression.of_content(head) is not Compression.NONE:
             unpacker = Unpacker(self._directory, self._budget, rules=ROOT_FILE_SYSTEM)
             return self._stack.enter_context(unpacker)
         return self._stack.enter_context(Placement(self._directory / FILE, self._budget))

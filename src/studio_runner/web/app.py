@@ -67,7 +67,7 @@ async def _problem(request: Request, error: Exception) -> Response:
 async def serve(settings: Settings, listening: Listening) -> Tally:
     """The daemon, as `runner.daemon.serve` has it, with its HTTP side in the same event loop."""
     events, metrics = Events(), Metrics()
-    access = Access(listening.names, listening.remote, settings.http.token)
+    access = Access(listening.names, listening.remote or settings.http.private, settings.http.token)
     async with (
         opened_daemon(settings, [metrics, events]) as daemon,
         opened_brokers(settings.queues, settings.places.queue_root) as brokers,

@@ -42,6 +42,11 @@ def listen(http: HttpSettings) -> Listening:
             hint="Set http.token (STUDIO_RUNNER_HTTP_TOKEN), or allow it with --http-allow-remote, or listen on "
             "127.0.0.1.",
         )
+    if http.private and not http.token:
+        raise ConfigError(
+            "The HTTP side is to be private, and there is no token that would open it",
+            hint="Set http.token (STUDIO_RUNNER_HTTP_TOKEN), or leave out --http-private.",
+        )
     sock = _bound(family, place, http.address)
     shown = f"[{place[0]}]" if family == socket.AF_INET6 else place[0]
     url = f"http://{shown}:{sock.getsockname()[1]}/"

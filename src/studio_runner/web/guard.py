@@ -28,11 +28,11 @@ POLICY: Mapping[str, str] = {
 
 @dataclass(frozen=True)
 class Access:
-    """`names`: hosts that requests may name (None: any); `remote`: other machines can reach this one; `token`: what
-    callers must know ("": there is none)."""
+    """`names`: hosts that requests may name (None: any); `private`: the token is needed to read as well; `token`:
+    what callers must know ("": there is none)."""
 
     names: frozenset[str] | None
-    remote: bool
+    private: bool
     token: str = field(repr=False)
 
     def check(self, method: str, path: str, headers: Headers) -> None:
@@ -45,7 +45,7 @@ class Access:
             )
         if method not in SAFE:
             self._check_command(headers)
-        elif self.remote and self.token and path not in PROBES and not self._knows(headers, _BASIC | _BEARER):
+        elif self.private and self.token and path not in PROBES and not self._knows(headers, _BASIC | _BEARER):
             raise UnknownCallerError("This needs the runner's token", hint="Send `Authorization: Bearer TOKEN`.")
 
     def _check_command(self, headers: Headers) -> None:

@@ -88,7 +88,8 @@ class Site(Installation):
         document = json.loads(body)
         path = Path(image or self.image)
         image_artifact = {**artifact(path, mutable=False), "unpack": path.suffix == ".tar"}
-        document["experiment"]["artifacts"] |= {"_singularity": image_artifact, **artifacts}
+        changed = {**document["experiment"]["artifacts"], "_singularity": image_artifact, **artifacts}
+        document["experiment"]["artifacts"] = {label: one for label, one in changed.items() if one}
         self.publish(json.dumps(document).encode())
         return key
 
@@ -102,6 +103,11 @@ class Site(Installation):
         """What the tests made belongs to the account."""
         for path in (self.home, *self.home.rglob("*")):
             shutil.chown(path, self.account.uid, self.account.uid)
+
+    def studio_runner(self, *words, **options):
+        """Run a command of the account's."""
+        command = [*self.account.command(self.home / "person"), *words]
+        return subprocess.run(command, env=self.environment(), check=False, timeout=100, **options)
 
     def begin(self, *options, environ=None):
         program = self.account.start(self.home / "person")
@@ -120,12 +126,21 @@ def image_archive(image_sandbox, image_place):
     return path
 
 
+@pytest.fixture(scope="session")
+def account_cache(account, image_place):
+    """Where the account keeps images, so that each is brought once."""
+    path = image_place / f"cache-{account.name}"
+    path.mkdir()
+    shutil.chown(path, account.uid, account.uid)
+    return path
+
+
 @contextmanager
-def site_of(account, image):
+def site_of(account, image, cache):
     """An installation of the account."""
-    with installation() as place:
+    with installation(cache) as place:
         found = Site(place.home, place.cache, account, image)
-        for folder in ("person", "cache", "store/blobstore", "queue/local_test/.incoming"):
+        for folder in ("person", "store/blobstore", "queue/local_test/.incoming"):
             (found.home / folder).mkdir(parents=True, exist_ok=True)
         found.give()
         yield found
@@ -153,16 +168,19 @@ def served():
 
 
 @pytest.fixture
-def site(account, image_archive):
+def site(account, image_archive, account_cache):
     """An installation of the account, without a runner."""
-    with site_of(account, image_archive) as place:
+    with site_of(account, image_archive, account_cache) as place:
         yield place
 
 
 @pytest.fixture(scope="module")
-def den(account, image_archive):
+def den(account, image_archive, account_cache):
     """An installation of the account with a runner that runs all the while and has a secret in its environment."""
-    with site_of(account, image_archive) as place, serving(place, environ={"SECRET_OF_RUNNER": SECRET}) as runner:
+    with (
+        site_of(account, image_archive, account_cache) as place,
+        serving(place, environ={"SECRET_OF_RUNNER": SECRET}) as runner,
+    ):
         yield place
         assert runner.poll() is None, place.log()
 

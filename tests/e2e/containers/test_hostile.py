@@ -3,7 +3,7 @@
 import ctypes
 import json
 import os
-import subprocess
+import socket
 import sys
 from pathlib import Path
 
@@ -355,8 +355,7 @@ def test_it_does_not_survive_the_stop(site, served, until, nothing_left):
         key = site.contained(SURVIVE)
         until(lambda: "ready" in "".join(path.read_text() for path in site.attempts.glob("*/output/output")))
         names = {process.pid for process in site.processes()}
-        subprocess.run([*site.account.command(site.home / "person"), "stop", key], env=site.environment(),
-                       check=True, capture_output=True, timeout=60)  # fmt: skip
+        site.studio_runner("stop", key)
         assert site.wait(key).reason == "stopped"
         nothing_left(site)
 
@@ -408,8 +407,7 @@ def test_links_that_it_plants_lead_nobody_out(site, served, nothing_left):
             config={"env": {"HOST": str(host)}, "saveWorkspaceFrequency": "200ms", "saveMetricsFrequency": "100ms"},
         )
         with followed.open("wb") as file:
-            subprocess.run([*site.account.command(site.home / "person"), "logs", "-f", key], env=site.environment(),
-                           stdout=file, check=False, timeout=100)  # fmt: skip
+            site.studio_runner("logs", "-f", key, stdout=file)
         site.wait(key)
         nothing_left(site)
 
@@ -419,3 +417,25 @@ def test_links_that_it_plants_lead_nobody_out(site, served, nothing_left):
     stored = [path for path in site.store.rglob("*") if path.is_file()]
     assert stored
     assert not any(SECRET.encode() in path.read_bytes() for path in stored)
+
+
+def test_it_reads_nothing_over_http_where_the_operator_wants_that(site, served, until):
+    """A container has this machine's network, and the runner answers whoever is on this machine."""
+    code = """
+import json, os, urllib.error, urllib.request
+found = []
+for path in ("/api/v1/experiments", "/", "/metrics"):
+    try:
+        found.append(urllib.request.urlopen(os.environ["ADDRESS"] + path, timeout=10).status)
+    except urllib.error.HTTPError as error:
+        found.append(error.code)
+print(json.dumps(found))
+"""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    config = {"env": {"ADDRESS": f"http://127.0.0.1:{port}"}}
+    token = {"STUDIO_RUNNER_HTTP_TOKEN": SECRET}
+    with served(site, "--http-address", f"127.0.0.1:{port}", environ=token):
+        assert site.said(site.contained(code, config=config)) == [200, 200, 200]
+    with served(site, "--http-address", f"127.0.0.1:{port}", "--http-private", environ=token):
+        assert site.said(site.contained(code, config=config)) == [401, 401, 401]

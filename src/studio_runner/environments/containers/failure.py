@@ -14,7 +14,7 @@ CODE = 255
 LONGEST = 8192
 """Bytes of the output that are looked at."""
 
-_OWN = re.compile(r"(?:INFO|WARNING|ERROR|FATAL|VERBOSE|DEBUG):   ? ?\s*\S")
+_OWN = re.compile(r"(?:INFO|WARNING|ERROR|VERBOSE|DEBUG):\s")
 _FATAL = re.compile(r"FATAL:   (.+)")
 
 

@@ -5,12 +5,13 @@ import os
 import tempfile
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from studio_runner.environments.base import EnvironmentSpec, Installed, Log
+from studio_runner.environments.cache import Slot
 from studio_runner.environments.containers.contents import (
     Contents,
     ImagePython,
@@ -20,13 +21,13 @@ from studio_runner.environments.containers.contents import (
     require_python,
 )
 from studio_runner.environments.containers.failure import explained, fatal_words, is_about_room
+from studio_runner.environments.containers.inside import Inside
 from studio_runner.environments.containers.isolation import Box
 from studio_runner.environments.containers.launch import Launch
 from studio_runner.environments.containers.runtime import Runtime, Runtimes
 from studio_runner.environments.containers.workroom import workroom
 from studio_runner.environments.files import remove_tree
 from studio_runner.environments.images.base import Image, Images, ImageSource
-from studio_runner.environments.programs import Programs
 from studio_runner.environments.uninterrupted import uninterrupted
 from studio_runner.errors import EnvironmentFailedError, EnvironmentUnavailableError
 from studio_runner.process.base import Command
@@ -46,10 +47,48 @@ class ContainerSpec:
     environment: EnvironmentSpec | None
 
 
+@dataclass(frozen=True)
+class Interpreter:
+    """What runs a script: the image's Python, or that of an environment built for it in the directory `prefix`."""
+
+    name: str
+    path: str
+    packages: tuple[Installed, ...]
+    prefix: Path | None = None
+
+    def __str__(self) -> str:
+        return self.name
+
+    @property
+    def shown(self) -> tuple[Path, ...]:
+        """What must be seen of this machine for it."""
+        return (self.prefix,) if self.prefix else ()
+
+    def variables(self, env: Mapping[str, str]) -> dict[str, str]:
+        """With the programs of the environment before those of the image."""
+        if self.prefix is None:
+            return dict(env)
+        programs = str(self.prefix / "bin")
+        path = {"PATH": f"{programs}:{env['PATH']}"} if "PATH" in env else {"PREPEND_PATH": programs}
+        return {**env, **path, "VIRTUAL_ENV": str(self.prefix)}
+
+
+def _of_image(python: ImagePython) -> Interpreter:
+    return Interpreter(str(python), python.path, python.packages)
+
+
+def _of_slot(slot: Slot, python: ImagePython) -> Interpreter:
+    """Its own packages hide those of the image."""
+    own = slot.manifest.packages
+    names = {package.name.lower() for package in own}
+    others = (package for package in python.packages if package.name.lower() not in names)
+    return Interpreter(str(python), slot.manifest.executable, (*own, *others), slot.prefix)
+
+
 class Container:
     """A prepared container, not started yet."""
 
-    def __init__(self, image: Image, box: Box, launch: Launch, python: ImagePython | None) -> None:
+    def __init__(self, image: Image, box: Box, launch: Launch, python: Interpreter | None) -> None:
         self._image, self._box, self._launch, self._python = image, box, launch, python
 
     @property
@@ -63,8 +102,11 @@ class Container:
     def command(self, argv: Sequence[str], env: Mapping[str, str], cwd: Path) -> Command:
         """As that of any environment; where the image's own program is run, all of `argv` are its arguments."""
         image = str(self._image.path)
-        action = ("exec", image, self._python.path) if self._python else ("run", image)
-        return self._launch.command((*action, *argv), self._box, env, cwd)
+        if self._python is None:
+            return self._launch.command(("run", image, *argv), self._box, env, cwd)
+        box, own = self._box, self._python.variables(env)
+        box = replace(box, shown=(*box.shown, *self._python.shown))
+        return self._launch.command(("exec", image, self._python.path, *argv), box, own, cwd)
 
     def not_started(self, code: int | None, output: bytes) -> EnvironmentFailedError | None:
         words = fatal_words(code, output)
@@ -72,17 +114,14 @@ class Container:
 
 
 class Containers:
-    """Containers of images that `images` has. `cache_dir` remembers what is in them; `environ` is the runner's own
-    environment. An async context manager."""
+    """Containers of images that `images` has, run by what `runtimes` finds. `cache_dir` remembers what is in them;
+    `inside` builds environments for them, where the operator wants that. An async context manager."""
 
-    def __init__(
-        self, cache_dir: Path, images: Images, programs: Programs, runtimes: Runtimes, environ: Mapping[str, str]
-    ) -> None:
+    def __init__(self, cache_dir: Path, images: Images, runtimes: Runtimes, inside: Inside | None = None) -> None:
         self._directory = cache_dir / "containers"
         self._images = images
-        self._programs = programs
         self._runtimes = runtimes
-        self._environ = environ
+        self._inside = inside
         self._memory = Memory(self._directory)
         self._room = Path()
         self._stack = ExitStack()
@@ -105,8 +144,11 @@ class Containers:
     async def _prepare(self, spec: ContainerSpec, source: ImageSource, log: Log) -> AsyncIterator[Container]:
         runtime = await self._runtimes.find()
         async with self._images.obtain(source, log) as image, self._launch(runtime) as launch:
-            python = await self._python(image, launch, spec.environment, log) if spec.environment else None
-            yield Container(image, spec.box, launch, python)
+            if spec.environment is None:
+                yield Container(image, spec.box, launch, None)
+                return
+            async with self._interpreter(image, launch, spec.environment, log) as interpreter:
+                yield Container(image, spec.box, launch, interpreter)
 
     @asynccontextmanager
     async def _launch(self, runtime: Runtime) -> AsyncIterator[Launch]:
@@ -118,18 +160,25 @@ class Containers:
                 f"No container can be prepared in {self._room}: {error.strerror}", hint="The disk may be full."
             ) from error
         try:
-            yield Launch(runtime, scratch, self._environ, os.geteuid())
+            yield Launch(runtime, scratch, self._runtimes.environ, os.geteuid())
         finally:
             await uninterrupted(asyncio.to_thread(remove_tree, scratch))
 
-    async def _python(self, image: Image, launch: Launch, wanted: EnvironmentSpec, log: Log) -> ImagePython:
-        if wanted.requirements or wanted.extra:
-            log(_IGNORED)
+    @asynccontextmanager
+    async def _interpreter(
+        self, image: Image, launch: Launch, wanted: EnvironmentSpec, log: Log
+    ) -> AsyncIterator[Interpreter]:
         contents = await self._contents(image, launch)
         python, note = require_python(contents, wanted.python, image)
         if note:
             log(note)
-        return python
+        if self._inside is None or not (wanted.requirements or wanted.extra):
+            if wanted.requirements or wanted.extra:
+                log(_IGNORED)
+            yield _of_image(python)
+            return
+        async with self._inside.prepared(wanted, python, image, launch, log) as slot:
+            yield _of_slot(slot, python)
 
     async def _contents(self, image: Image, launch: Launch) -> Contents:
         """What interpreters the image has; asked once, whoever waits for it."""
@@ -155,7 +204,7 @@ class Containers:
             command = launch.command(("exec", str(image.path), *question), box, {}, box.directory)
             try:
                 async with asyncio.timeout(PATIENCE):
-                    code = await self._programs.run(command, lines.append)
+                    code = await self._runtimes.programs.run(command, lines.append)
             except TimeoutError as error:
                 raise EnvironmentFailedError(
                     f"The image {image.name} did not tell in {PATIENCE:g} s which interpreters it has",

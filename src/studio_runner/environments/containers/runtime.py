@@ -56,7 +56,8 @@ class Runtimes:
     """
 
     def __init__(self, programs: Programs, configured: Path | None, environ: Mapping[str, str]) -> None:
-        self._programs = programs
+        self.programs = programs
+        self.environ = environ
         self._configured = configured
         self._env = {**clean_environment(environ), "LC_ALL": "C"}
         self._known: tuple[tuple[str, int], Runtime] | None = None
@@ -88,7 +89,7 @@ class Runtimes:
     async def _output(self, *argv: str) -> str:
         lines: list[str] = []
         try:
-            code = await self._programs.run(Command(argv, self._env, Path("/")), lines.append)
+            code = await self.programs.run(Command(argv, self._env, Path("/")), lines.append)
         except EnvironmentFailedError as error:
             raise EnvironmentFailedError(f"Containers cannot be run here: {error}", hint=_INSTALL) from error
         text = "\n".join(clean(line, ()) for line in lines)

@@ -58,9 +58,10 @@ def _file(path: Path) -> Found:
         head = file.read(_HEAD)
     if head[_SIF_AT : _SIF_AT + len(_SIF_MAGIC)] == _SIF_MAGIC:
         return _sif(path, head)
-    if head.startswith(_SQUASHFS) or head.removeprefix(_LAUNCH).startswith(_SQUASHFS):
+    bare = head.removeprefix(_LAUNCH)
+    if bare.startswith(_SQUASHFS):
         return Found(path, "squashfs")
-    if head[_EXT_AT : _EXT_AT + 2] == _EXT_MAGIC:
+    if bare[_EXT_AT : _EXT_AT + 2] == _EXT_MAGIC:
         raise ArtifactInvalidError(
             "is an ext3 image, which can be written to and cannot be shared by experiments",
             hint="make a SIF image of it: apptainer build IMAGE.sif IMAGE.img",

@@ -5,7 +5,7 @@ import logging
 import time
 import weakref
 from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -35,6 +35,7 @@ class KeptImages:
     def __init__(self, cache_dir: Path, budget: int, settings: ContainerSettings, puller: Puller) -> None:
         self._cache = ImageCache(cache_dir / "images", budget)
         self._recheck = settings.recheck
+        self._patience = settings.pull_timeout or None
         self.getter = Getter(self._cache, settings, puller)
         self._turns: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
         self._tidying: asyncio.Task[None] | None = None
@@ -85,12 +86,25 @@ class KeptImages:
         key = key_of(source.identity)
         if slot := await self._current(source, key):
             return slot
+        async with AsyncExitStack() as stack:
+            await self._wait_for_turn(stack, source, key, log)
+            return await self._current(source, key) or await self._renewed(source, key, log)
+
+    async def _wait_for_turn(self, stack: AsyncExitStack, source: ImageSource, key: str, log: Log) -> None:
+        """No longer than fetching may take: whoever is at it may stand still."""
         say = partial(log, f"the image {source.name} is being fetched for another experiment; waiting for it")
         turn = self._turns.setdefault(key, asyncio.Lock())
         if turn.locked():
             say()
-        async with turn, self._cache.claim(key, say):
-            return await self._current(source, key) or await self._renewed(source, key, log)
+        try:
+            async with asyncio.timeout(self._patience):
+                await stack.enter_async_context(turn)
+                await stack.enter_async_context(self._cache.claim(key, say))
+        except TimeoutError as error:
+            raise EnvironmentUnavailableError(
+                f"The image {source.name} has been fetched for another experiment for too long",
+                hint="A runner that uses the same cache directory may stand still; --pull-timeout is the limit.",
+            ) from error
 
     async def _current(self, source: ImageSource, key: str) -> Slot | None:
         """What is there, if it need not be looked at again."""
