@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from studio_runner.cli import doctor
-from studio_runner.cli.checkup import places, python, system
+from studio_runner.cli.checkup import limits, places, python, system
 from studio_runner.cli.checkup.finding import Finding, Here, State
 from studio_runner.config import cascade
 
@@ -200,3 +200,17 @@ def test_a_default_index_that_does_not_answer_is_a_problem_in_the_words_of_uv(he
         port = closed.getsockname()[1]
     found = python.indexes(here(ALL_PROXY=f"http://127.0.0.1:{port}", UV_HTTP_TIMEOUT="2", UV_HTTP_RETRIES="0"))
     assert any("default index does not answer" in finding.sentence for finding in problems(found))
+
+
+def test_what_is_not_held_by_the_kernel_is_said_with_its_mend(here):
+    found = problems(limits.limits(here({"machine.cgroups": "off"})))
+
+    assert [finding.subject for finding in found] == ["limit on memory", "limit on cores", "limit on processes"]
+    assert all("machine.cgroups" in finding.mend for finding in found)
+    assert states(limits.limits(here({"machine.cgroups": "off"}))) == {State.OK, State.WARNING}
+
+
+def test_no_bound_on_processes_is_a_warning(here):
+    found = problems(limits.limits(here({"machine.max_processes": "0"})))
+
+    assert any("max_processes" in finding.sentence for finding in found)

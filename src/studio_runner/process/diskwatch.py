@@ -15,8 +15,8 @@ from typing import Self
 
 from studio_runner.process.limits import Tree, disk_usage
 
-_TICK = 0.25
-"""Seconds between two looks at the room on the file systems."""
+_TICK, _CALM = 0.25, 1.0
+"""Seconds between two looks at the room on the file systems, and the longest while nothing much is written."""
 _NEAR, _FAR = 5.0, 30.0
 """Longest time between two scans of a directory: over half of its limit, and below. Somebody else may have removed
 as much as the experiment wrote."""
@@ -35,9 +35,16 @@ class _Watched:
     used: int = 0
     free: int = -1
     """Bytes left on the file system when `used` was taken; -1: never yet."""
+    seen: int = -1
+    """The same at the last look."""
     scanned: float = 0.0
     cost: float = 0.0
     scan: "asyncio.Task[None] | None" = None
+
+    def is_written(self, free: int) -> bool:
+        """Whether, by the look of its file system since the last time, it comes nearer to its limit."""
+        before, self.seen = self.seen, free
+        return before < 0 or before - free > (self.limit - self.used) / 50
 
     def wants_scan(self, now: float, free: int) -> bool:
         if self.free < 0:
@@ -82,15 +89,18 @@ class DiskWatch:
                 watched.scan.cancel()
 
     async def _run(self) -> None:
+        pause = _TICK
         while True:
             if not self._watched:
                 self._wanted.clear()
                 await self._wanted.wait()
-            await asyncio.sleep(_TICK)
+            await asyncio.sleep(pause)
             free = await asyncio.to_thread(_free, {one.directory.parent for one in self._watched})
-            now = time.monotonic()
+            now, pause = time.monotonic(), min(pause * 1.5, _CALM)
             for one in self._watched:
                 left = free.get(one.directory.parent, 0)
+                if one.is_written(left):
+                    pause = _TICK
                 if one.scan is None and one.wants_scan(now, left):
                     one.scan = asyncio.create_task(self._scan(one, left), name="scan a directory")
 

@@ -75,12 +75,30 @@ def _has_children_files() -> bool:
 def _children(pid: int) -> list[int]:
     """Each thread has its own; what ends while we look has none any more, they have another parent then."""
     found: list[int] = []
-    with contextlib.suppress(OSError):
-        for thread in os.listdir(f"/proc/{pid}/task"):
-            path = f"/proc/{pid}/task/{thread}/children"
-            with contextlib.suppress(OSError), open(path, "rb", buffering=0) as file:
-                found += map(int, file.read().split())
+    try:
+        threads = os.listdir(f"/proc/{pid}/task")
+    except OSError:
+        return found
+    for thread in threads:
+        found += map(int, _content(f"/proc/{pid}/task/{thread}/children").split())
     return found
+
+
+def _content(path: str) -> bytes:
+    """Without a file object: this is read for every process of every tree, again and again."""
+    try:
+        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return b""
+    content = b""
+    try:
+        while piece := os.read(file, 65536):
+            content += piece
+    except OSError:  # it has ended
+        pass
+    finally:
+        os.close(file)
+    return content
 
 
 def _children_by_parent() -> dict[int, list[int]]:

@@ -5,6 +5,7 @@ they are, the later it looks again.
 """
 
 import asyncio
+import math
 import os
 import time
 from contextlib import nullcontext
@@ -15,15 +16,17 @@ from typing import Self
 from studio_runner.process.keeper import before_others, outweigh
 from studio_runner.process.limits import Tree, memory
 
-_TICK = 0.05
-"""Seconds between two rounds; a round in which nothing is due costs one read of a small file."""
-_FAR, _IDLE = 0.5, 2.0
-"""Longest time in seconds between two looks at a tree: below half of its limit, and if besides its memory does not
-change any more. Nearer to the limit every round looks."""
-_DUTY = 0.003
+_NEAR, _FAR, _IDLE = 0.05, 0.5, 2.0
+"""Longest time in seconds between two looks at a tree: over half of its limit, below, and if besides its memory
+does not change any more."""
+_TICK = 0.15
+"""Longest time between two rounds; one in which nothing is due costs a read of a small file."""
+_DUTY = 0.0015
 """Looking may take this share of a core, all trees together."""
-_LATE = 3.0
+_LATE = 5.0
 """Seconds that a look may be late for the budget's sake."""
+_SAVING = 0.5
+"""Seconds without a look when the budget is spent."""
 _SAVED = 0.02
 """Seconds of processor time that may be saved up."""
 
@@ -37,7 +40,7 @@ class _Watched:
     processes: int
     exceeded: "asyncio.Future[Excess]"
     due: float = 0.0
-    pause: float = _TICK
+    pause: float = _NEAR
     used: int = 0
     count: int = 0
     forks: int = 0
@@ -52,17 +55,18 @@ class _Watched:
         found = Excess(self.used if self.memory else 0, self.count if self.processes else 0)
         return found if found.memory > self.memory or found.processes > self.processes else None
 
-    def may_have_grown(self, forks: int) -> bool:
-        """Whether so many processes have been started on this machine that this tree may have too many."""
-        return bool(self.processes) and self.count + forks - self.forks > self.processes
+    @property
+    def enough(self) -> float:
+        """After so many processes started on this machine, this tree may have too many."""
+        return self.forks + self.processes - self.count if self.processes else math.inf
 
     def _pause(self, before: int) -> float:
         if not self.memory:
-            return _IDLE
+            return math.inf
         if self.used > self.memory / 2:
-            return _TICK
+            return _NEAR
         if abs(self.used - before) > self.memory / 100:
-            return min(max(self.pause, _TICK), _FAR)
+            return min(self.pause, _FAR)
         return min(self.pause * 1.5, _IDLE)
 
 
@@ -97,6 +101,8 @@ class TreeWatch:
         self._watched: set[_Watched] = set()
         self._wanted = asyncio.Event()
         self._forks = _Forks()
+        self._due, self._enough = 0.0, 0.0
+        """The first moment, and the least number of forks, at which there is something to look at."""
         self._outweighs = False
         self._task: asyncio.Task[None] | None = None
 
@@ -120,6 +126,7 @@ class TreeWatch:
             outweigh()  # a tree may have thousands before anybody looks
             self._outweighs = True
         self._watched.add(watched)
+        self._due = 0.0
         self._wanted.set()
         try:
             return await watched.exceeded
@@ -132,24 +139,29 @@ class TreeWatch:
             if not self._watched:
                 self._wanted.clear()
                 await self._wanted.wait()
-            self._round(budget)
-            await asyncio.sleep(_TICK)
+            now, forks = time.monotonic(), self._forks.total()
+            if now >= self._due or forks > self._enough:
+                self._round(budget, now, forks)
+            await asyncio.sleep(min(_TICK, max(_NEAR, self._due - now)))
 
-    def _round(self, budget: _Budget) -> None:
+    def _round(self, budget: _Budget, now: float, forks: int) -> None:
         """Look at those that are due, the longest waiting first, while the budget lasts; and at those that may have
         too many processes by now."""
-        now, forks = time.monotonic(), self._forks.total()
-        due = [one for one in self._watched if one.due <= now or one.may_have_grown(forks)]
+        spent = False
+        due = [one for one in self._watched if one.due <= now or one.enough < forks]
         for watched in sorted(due, key=lambda one: one.due):
-            urgent = watched.may_have_grown(forks) or watched.due + _LATE <= now
-            if not urgent and not budget.allows(now):
+            grown = watched.enough < forks
+            if not grown and watched.due + _LATE > now and not budget.allows(now):
+                spent = True
                 break
             started = time.thread_time()
-            with before_others() if watched.may_have_grown(forks) else nullcontext():
+            with before_others() if grown else nullcontext():
                 excess = watched.look(now, forks)
             budget.spend(time.thread_time() - started)
             if excess and not watched.exceeded.done():
                 watched.exceeded.set_result(excess)
+        self._due = now + _SAVING if spent else min((one.due for one in self._watched), default=math.inf)
+        self._enough = min((one.enough for one in self._watched), default=math.inf)
 
 
 @dataclass

@@ -151,8 +151,8 @@ def _memberships(path: Path) -> Iterator[tuple[frozenset[str], str]]:
     except OSError:
         return
     for line in lines:
-        _, names, group = line.split(":", 2)
-        if "=" not in names:
+        _, names, group = (*line.split(":", 2), "", "")[:3]
+        if group and "=" not in names:
             yield frozenset(names.split(",")) if names else frozenset(), group
 
 
@@ -164,7 +164,7 @@ def _mounts(path: Path) -> Iterator[_Mount]:
     for line in lines:
         mounted, _, source = line.partition(" - ")
         fields, kind = mounted.split(), source.split()
-        if kind[0] in ("cgroup", "cgroup2"):
+        if kind and kind[0] in ("cgroup", "cgroup2"):
             version = 2 if kind[0] == "cgroup2" else 1
             yield _Mount(version, _plain(fields[3]), Path(_plain(fields[4])), frozenset(kind[-1].split(",")))
 
