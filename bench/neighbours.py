@@ -113,4 +113,8 @@ def _seconds(place: Installation, bad: Mapping[str, str]) -> float:
 
 def _stop(daemon: "subprocess.Popen[bytes]") -> None:
     daemon.send_signal(signal.SIGTERM)
-    daemon.wait(60)
+    try:
+        daemon.wait(60)
+    except subprocess.TimeoutExpired:
+        daemon.kill()
+        daemon.wait()

@@ -4,6 +4,7 @@ import os
 import shutil
 import signal
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import psutil
@@ -77,11 +78,19 @@ class Way:
 
     def __init__(self, place, *options, nobody=False):
         self.place = place
+        self.daemons = []
         self.options = ("--max-processes", "100", *options)
         self.program = (*(AS_NOBODY if nobody else ()), sys.executable, str(FOUR_CORES), "start")
 
     def start(self, *options):
-        return self.place.start(*self.options, *options, program=self.program)
+        self.daemons.append(self.place.start(*self.options, *options, program=self.program))
+        return self.daemons[-1]
+
+    def close(self):
+        """A test that failed leaves no runner behind: with it go its experiments."""
+        for daemon in self.daemons:
+            daemon.kill()
+            daemon.wait()
 
     def end(self, daemon):
         daemon.send_signal(signal.SIGTERM)
@@ -102,18 +111,19 @@ def needs_root():
 def way(request, cache):
     if request.param == "groups":
         needs_groups()
-        with installation(cache) as place:
-            yield Way(place)
+        with installation(cache) as place, closing(Way(place)) as way:
+            yield way
     elif request.param == "watched":
-        with installation(cache) as place:
-            yield Way(place, "--cgroups", "off")
+        with installation(cache) as place, closing(Way(place, "--cgroups", "off")) as way:
+            yield way
     else:
         needs_root()
         with installation() as place:
             (place.store / "blobstore").mkdir(parents=True)
             for directory in (place.home, *place.home.rglob("*")):
                 os.chown(directory, NOBODY, NOBODY)
-            yield Way(place, nobody=True)
+            with closing(Way(place, nobody=True)) as way:
+                yield way
 
 
 def groups_of(daemon):
