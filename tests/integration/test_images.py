@@ -556,7 +556,7 @@ def test_an_ordinary_users_image_files_are_unpacked_once(registry, apptainer, ad
         assert "unpacking the image, once: here every start would do it again" in done.stdout
         _, kind, _, path = done.stdout.splitlines()[-1].split()
         assert kind == "sandbox"
-        script = "echo $IN_TEST_IMAGE; id -u"
+        script = "echo $IN_TEST_IMAGE$TAG; id -u"
         ran = as_nobody([apptainer, "exec", "--containall", "--no-home", path, "/bin/sh", "-c", script], place)
         assert ran.stdout == f"1\n{NOBODY}\n", ran.stderr
         assert "temporary sandbox" not in ran.stderr
