@@ -92,6 +92,8 @@ _OPTIONS = (
                  help="Directory LABEL beside the script's, which starts with what DIR holds and is brought back."),
     click.option("--capture-once", "-co", "capture_once", multiple=True, metavar="PATH:LABEL",
                  help="Directory LABEL beside the script's with what PATH or an address holds; to be read only."),
+    click.option("--container", metavar="IMAGE",
+                 help="Run in this image: a SIF file, the directory of a sandbox, or an address such as docker://NAME."),
     click.option("--reuse", "-r", multiple=True, metavar="KEY/LABEL:NEW",
                  help="Directory NEW beside the script's with artifact LABEL of experiment KEY."),
     click.option("--requirements", multiple=True, type=_FILE, metavar="FILE",
@@ -110,13 +112,14 @@ _OPTIONS = (
 
 def order_of(script: str, args: tuple[str, ...], chosen: Mapping[str, Any]) -> "Order":
     """The options as an order."""
-    from studio_runner.client.artifacts import parse_capture, parse_reuse
+    from studio_runner.client.artifacts import container_image, parse_capture, parse_reuse
     from studio_runner.client.hyperparameters import parse_hyperparameter
     from studio_runner.client.request import RESOURCES, Draft
     from studio_runner.client.requirements import Wanted
     from studio_runner.client.submit import Order
     from studio_runner.messages.units import parse_size
 
+    image = [container_image(chosen["container"])] if chosen["container"] else []
     return Order(
         directory=Path.cwd(),
         base=Draft(
@@ -131,7 +134,7 @@ def order_of(script: str, args: tuple[str, ...], chosen: Mapping[str, Any]) -> "
         wanted=Wanted(chosen["requirements"], chosen["pyproject"], chosen["extra"], chosen["python_pkg"]),
         python=chosen["python"],
         captures=tuple(map(parse_capture, chosen["capture"])),
-        captures_once=tuple(map(parse_capture, chosen["capture_once"])),
+        captures_once=(*map(parse_capture, chosen["capture_once"]), *image),
         reuses=tuple(map(parse_reuse, chosen["reuse"])),
         hyperparameters=tuple(map(parse_hyperparameter, chosen["hyperparam"])),
         limit=parse_size(chosen["workspace_limit"]) or 0,

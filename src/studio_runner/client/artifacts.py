@@ -18,7 +18,11 @@ RESULTS = ("modeldir", "retval", "output", "tb", "_metrics", "_metadata", "_resu
 DOCUMENTS = ("_results", "_status")
 """Those that are single JSON files, not directories."""
 
+IMAGE = "_singularity"
+"""The label of the artifact that the experiment runs in (INTERFACE section 2)."""
+
 _REMOTE = re.compile(r"(?:https?|s3|gs|file)://")
+_REGISTRY = re.compile(r"(?:docker|dockerhub|library|oras|shub)://")
 
 
 @dataclass(frozen=True)
@@ -48,6 +52,13 @@ def parse_capture(text: str) -> Capture:
     if _REMOTE.match(source):
         return Capture(label, None, source)
     return Capture(label, Path(source).expanduser().absolute())
+
+
+def container_image(text: str) -> Capture:
+    """`--container`: an image file, the directory of a sandbox, or an address, a registry's among them."""
+    if _REMOTE.match(text) or _REGISTRY.match(text):
+        return Capture(IMAGE, None, text)
+    return Capture(IMAGE, Path(text).expanduser().absolute())
 
 
 def parse_reuse(text: str) -> Reuse:
