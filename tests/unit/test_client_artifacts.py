@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from studio_runner.client import artifacts
-from studio_runner.client.artifacts import Capture, Reuse, container_image, parse_capture, parse_reuse
+from studio_runner.client.artifacts import Capture, Reuse, parse_capture, parse_reuse
 from studio_runner.client.stores import stores_here, stores_of
 from studio_runner.config.studioml import StudioConfig
 from studio_runner.errors import ConfigError, UsageError
@@ -131,16 +131,3 @@ def test_what_runs_here_stays_here():
 def test_a_store_that_cannot_be_meant_is_refused_with_its_key(storage, said):
     with pytest.raises(ConfigError, match=said):
         stores_of(StudioConfig(path=Path("/c.yaml"), storage=storage), Path("/s"))
-
-
-@pytest.mark.parametrize(
-    ("text", "path", "address"),
-    [
-        ("/images/torch.sif", Path("/images/torch.sif"), None),
-        ("docker://ghcr.io/team/torch:2.4", None, "docker://ghcr.io/team/torch:2.4"),
-        ("library://team/torch:latest", None, "library://team/torch:latest"),
-        ("s3://host:9000/images/torch.sif", None, "s3://host:9000/images/torch.sif"),
-    ],
-)
-def test_a_container_is_a_file_a_directory_or_an_address(text, path, address):
-    assert container_image(text) == Capture("_singularity", path, address)

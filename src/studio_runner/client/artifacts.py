@@ -19,10 +19,9 @@ DOCUMENTS = ("_results", "_status")
 """Those that are single JSON files, not directories."""
 
 IMAGE = "_singularity"
-"""The label of the artifact that the experiment runs in (INTERFACE section 2)."""
+"""The label of a container image."""
 
 _REMOTE = re.compile(r"(?:https?|s3|gs|file)://")
-_REGISTRY = re.compile(r"(?:docker|dockerhub|library|oras|shub)://")
 
 
 @dataclass(frozen=True)
@@ -54,9 +53,9 @@ def parse_capture(text: str) -> Capture:
     return Capture(label, Path(source).expanduser().absolute())
 
 
-def container_image(text: str) -> Capture:
-    """`--container`: an image file, the directory of a sandbox, or an address, a registry's among them."""
-    if _REMOTE.match(text) or _REGISTRY.match(text):
+def parse_image(text: str) -> Capture:
+    """`--container`: a file, the directory of a sandbox, or an address, a registry's reference included."""
+    if "://" in text:
         return Capture(IMAGE, None, text)
     return Capture(IMAGE, Path(text).expanduser().absolute())
 
