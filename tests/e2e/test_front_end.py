@@ -440,3 +440,42 @@ def test_the_active_virtual_environment_is_what_the_experiment_gets(user, tmp_pa
     assert "six 1.16.0" in done.stdout
     assert str(venv) in done.stderr
     assert user.json("show", "last")["pythonenv"] == ["six==1.16.0"]
+
+
+def queued(user):
+    """The experiment of the only message on the queue."""
+    (message,) = [path for path in (user.home / ".studioml/queue/local_default").iterdir() if path.is_file()]
+    return json.loads(message.read_bytes())["experiment"]
+
+
+def test_a_container_brings_its_own_program(user):
+    (user.project / "box/bin").mkdir(parents=True)
+    (user.project / "box/bin/sh").symlink_to("/bin/busybox")
+    user.ok("submit", "--container", "box")
+    experiment = queued(user)
+    image = experiment["artifacts"]["_singularity"]
+    assert experiment["filename"] is None
+    assert (image["mutable"], image["unpack"]) == (False, True)
+    assert Path(image["qualified"].removeprefix("file://")).is_file()
+
+
+def test_a_script_in_a_container_of_a_registry(user):
+    user.write(train="print('hello')")
+    user.ok("submit", "--container", "docker://python:3.11", "train.py", "--epochs", "2")
+    experiment = queued(user)
+    assert experiment["filename"] == "train.py"
+    assert experiment["args"] == ["--epochs", "2"]
+    assert experiment["artifacts"]["_singularity"]["qualified"] == "docker://python:3.11"
+
+
+@pytest.mark.parametrize("name", ["run", "submit"])
+def test_without_a_script_and_without_a_container(user, name):
+    done = user.call(name)
+    assert done.returncode == 2
+    assert "No SCRIPT is named" in done.stderr
+
+
+def test_an_image_that_is_not_there(user):
+    done = user.call("submit", "--container", "none.sif")
+    assert done.returncode == 2
+    assert "There is no container image at" in done.stderr

@@ -3,10 +3,13 @@
 import asyncio
 import contextlib
 import os
+import shutil
 import signal
 import struct
 import subprocess
 import sys
+import sysconfig
+import tempfile
 import threading
 from dataclasses import replace
 
@@ -27,6 +30,8 @@ from studio_runner.errors import (
     UnauthorisedError,
 )
 from studio_runner.process.spawn import Spawner
+
+NOBODY = 65534
 
 
 @pytest.fixture
@@ -148,14 +153,14 @@ from studio_runner.environments.images.sources import RegistryImage
 from studio_runner.environments.programs import Programs
 from studio_runner.process.spawn import Spawner
 
-async def main(cache, host, program):
+async def main(cache, host, program, address="docker://{}/team/box:1"):
     settings = replace(cascade.load({"HOME": "/"}).settings.containers, plain_http=(host,))
     async with Spawner() as spawner:
         puller = Puller(Programs(spawner), lambda: program, os.environ, 0)
         async with KeptImages(Path(cache), 0, settings, puller) as images:
-            source = RegistryImage(Reference.parse("docker", f"{host}/team/box:1"))
+            source = RegistryImage(Reference.parse(*address.format(host).split("://")))
             async with images.obtain(source, lambda line: print(line, flush=True)) as image:
-                print("image", image.digest, flush=True)
+                print("image", image.kind, image.digest, image.path, flush=True)
 
 asyncio.run(main(*sys.argv[1:]))
 """
@@ -517,6 +522,44 @@ async def test_an_image_that_is_unpacked(opened, registry, apptainer, tmp_path):
                 path for path in image.path.rglob("*") if not path.is_symlink() and path.stat().st_mode & 0o222
             ]
             assert writable == []
+
+
+def as_nobody(argv, place):
+    env = {"PATH": "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin", "HOME": str(place)}
+    return subprocess.run(
+        argv, user=NOBODY, group=NOBODY, extra_groups=[], env=env, cwd=place,
+        check=False, capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+
+
+def nobodys_python(place):
+    """What starts a program of this package for an account that may not look everywhere."""
+    version = f"python{sys.version_info[0]}.{sys.version_info[1]}"
+    begin = f"import site; site.addsitedir({sysconfig.get_path('purelib')!r})\n"
+    for path in (sys.executable, f"/usr/bin/{version}", f"/usr/local/bin/{version}"):
+        with contextlib.suppress(OSError):
+            if as_nobody([path, "-I", "-c", f"{begin}import studio_runner"], place).returncode == 0:
+                return [path, "-I", "-c", begin + PULLER]
+    pytest.skip(f"SERVER MISSING: no {version} that user {NOBODY} may execute")
+
+
+@pytest.mark.parametrize("address", ["oras://{}/team/sif:1", "docker://{}/team/box:1"])
+def test_an_ordinary_users_image_files_are_unpacked_once(registry, apptainer, address):
+    """Where nothing can mount them for this user, the runtime would do it at every start."""
+    if os.geteuid() or shutil.which("squashfuse") or shutil.which("squashfuse_ll"):
+        pytest.skip("only root can become somebody else, and squashfuse would mount it")
+    with tempfile.TemporaryDirectory(prefix="studio-runner-") as place:
+        os.chown(place, NOBODY, NOBODY)
+        argv = [place, registry.host, apptainer, address]
+        done = as_nobody([*nobodys_python(place), *argv], place)
+        assert done.returncode == 0, done.stderr
+        assert "unpacking the image, once: here every start would do it again" in done.stdout
+        _, kind, _, path = done.stdout.splitlines()[-1].split()
+        assert kind == "sandbox"
+        script = "echo $IN_TEST_IMAGE$TAG; id -u"
+        ran = as_nobody([apptainer, "exec", "--containall", "--no-home", path, "/bin/sh", "-c", script], place)
+        assert ran.stdout == f"1\n{NOBODY}\n", ran.stderr
+        assert "temporary sandbox" not in ran.stderr
 
 
 async def test_without_a_runtime(registry, spawner, tmp_path):

@@ -23,6 +23,7 @@ from studio_runner.errors import (
     ArtifactInvalidError,
     ArtifactMissingError,
     EnvironmentFailedError,
+    EnvironmentUnavailableError,
     StorageUnavailableError,
     UnauthorisedError,
 )
@@ -41,9 +42,10 @@ async def obtained(tmp_path, apptainer):
     """Obtains the image of a request; keywords are settings."""
     async with Spawner() as spawner, contextlib.AsyncExitStack() as stack:
 
-        async def obtaining(body, log=print, budget=0, **settings):
+        async def obtaining(body, log=print, budget=0, progress=None, **settings):
             chosen = replace(cascade.load({"HOME": "/"}).settings.containers, **settings)
             puller = Puller(Programs(spawner), lambda: str(apptainer), os.environ, budget)
+            puller.progress = progress or puller.progress
             images = await stack.enter_async_context(KeptImages(tmp_path / "cache", budget, chosen, puller))
             stores = await stack.enter_async_context(Stores())
             source = await image_source(parse_request(body), stores, budget)
@@ -157,9 +159,10 @@ async def test_in_s3_it_is_fetched_once(obtained, small_sif, s3, bucket, tmp_pat
 
 @pytest.fixture
 def web(tmp_path):
-    """Serves a directory."""
+    """Serves a directory; of what is called `slow` the second half when `released` is set."""
     directory = tmp_path / "web"
     directory.mkdir()
+    released = threading.Event()
 
     class Handler(http.server.SimpleHTTPRequestHandler):
         def __init__(self, *arguments):
@@ -168,16 +171,23 @@ def web(tmp_path):
         def log_message(self, *_):
             pass
 
+        def copyfile(self, source, outputfile):
+            if "slow" in self.path:
+                outputfile.write(source.read(1_000_000))
+                released.wait(60)
+            super().copyfile(source, outputfile)
+
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.05,))
         thread.start()
-        yield directory, f"http://127.0.0.1:{server.server_address[1]}"
+        yield directory, f"http://127.0.0.1:{server.server_address[1]}", released
+        released.set()
         server.shutdown()
         thread.join()
 
 
 async def test_a_url_as_clients_name_it(obtained, small_sif, web):
-    directory, address = web
+    directory, address, _ = web
     (directory / "box.sif").write_bytes(small_sif.read_bytes())
     body = json.loads(request(""))
     body["experiment"]["artifacts"]["_singularity"] = {
@@ -185,6 +195,24 @@ async def test_a_url_as_clients_name_it(obtained, small_sif, web):
     }  # fmt: skip
     image = await obtained(json.dumps(body).encode())
     assert image.digest == hashlib.sha256(small_sif.read_bytes()).hexdigest()
+
+
+async def test_progress_is_told_and_time_is_limited(obtained, small_sif, web, tmp_path):
+    directory, address, released = web
+    (directory / "slow.sif").write_bytes(small_sif.read_bytes())
+    body, said = request(f"{address}/slow.sif", unpack=False), []
+    with pytest.raises(EnvironmentUnavailableError, match=r"slow\.sif was not here after 500ms"):
+        await obtained(body, pull_timeout=0.5)
+    assert left(tmp_path) == []
+
+    def say(line):
+        said.append(line)
+        if line.endswith("so far"):
+            released.set()
+
+    assert (await obtained(body, say, progress=0.05)).path.exists()
+    assert any(line.startswith(f"{address}/slow.sif: ") for line in said)
+    assert left(tmp_path) == []
 
 
 async def test_the_same_image_elsewhere_is_kept_once(obtained, small_sif, tmp_path):

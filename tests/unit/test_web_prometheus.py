@@ -20,7 +20,7 @@ from studio_runner.reports.prometheus import (
 
 IDLE = Standing(
     host="h", total=Capacity(8, 16, 100), free=Capacity(6, 12, 100), draining=False, running=(), queues=(),
-    environments=CacheFigures(hits=7, misses=2, size=1234),
+    environments=CacheFigures(hits=7, misses=2, size=1234), images=CacheFigures(hits=5, misses=1, size=99),
 )  # fmt: skip
 
 
@@ -139,6 +139,9 @@ def test_the_machine_and_the_cache_are_shown():
     assert found["studio_runner_environment_cache_hits_total",] == 7
     assert found["studio_runner_environment_cache_misses_total",] == 2
     assert found["studio_runner_environment_cache_bytes",] == 1234
+    assert found["studio_runner_image_cache_hits_total",] == 5
+    assert found["studio_runner_image_cache_misses_total",] == 1
+    assert found["studio_runner_image_cache_bytes",] == 99
     assert found["process_resident_memory_bytes",] > 0
 
 

@@ -37,7 +37,7 @@ SCRIPT_CONTEXT = {"ignore_unknown_options": False, "allow_interspersed_args": Fa
 def script_arguments(function: Callback) -> Callback:
     """SCRIPT [ARGS...]"""
     function = click.argument("args", nargs=-1, type=click.UNPROCESSED, metavar="[ARGS]...")(function)
-    return click.argument("script", metavar="SCRIPT")(function)
+    return click.argument("script", metavar="SCRIPT", required=False)(function)
 
 
 def experiment_options(function: Callback) -> Callback:
@@ -94,6 +94,9 @@ _OPTIONS = (
                  help="Directory LABEL beside the script's with what PATH or an address holds; to be read only."),
     click.option("--reuse", "-r", multiple=True, metavar="KEY/LABEL:NEW",
                  help="Directory NEW beside the script's with artifact LABEL of experiment KEY."),
+    click.option("--container", metavar="IMAGE",
+                 help="Container image to run in: a SIF file, the directory of a sandbox, or an address such as "
+                 "docker://python:3.11. Without SCRIPT its own program is run."),
     click.option("--requirements", multiple=True, type=_FILE, metavar="FILE",
                  help="Requirements file (instead of what the active virtual environment holds)."),
     click.option("--pyproject", type=_FILE, metavar="FILE", help="Take project.dependencies of a pyproject.toml."),
@@ -108,9 +111,9 @@ _OPTIONS = (
 )  # fmt: skip
 
 
-def order_of(script: str, args: tuple[str, ...], chosen: Mapping[str, Any]) -> "Order":
+def order_of(script: str | None, args: tuple[str, ...], chosen: Mapping[str, Any]) -> "Order":
     """The options as an order."""
-    from studio_runner.client.artifacts import parse_capture, parse_reuse
+    from studio_runner.client.artifacts import parse_capture, parse_image, parse_reuse
     from studio_runner.client.hyperparameters import parse_hyperparameter
     from studio_runner.client.request import RESOURCES, Draft
     from studio_runner.client.requirements import Wanted
@@ -131,7 +134,10 @@ def order_of(script: str, args: tuple[str, ...], chosen: Mapping[str, Any]) -> "
         wanted=Wanted(chosen["requirements"], chosen["pyproject"], chosen["extra"], chosen["python_pkg"]),
         python=chosen["python"],
         captures=tuple(map(parse_capture, chosen["capture"])),
-        captures_once=tuple(map(parse_capture, chosen["capture_once"])),
+        captures_once=(
+            *map(parse_capture, chosen["capture_once"]),
+            *([parse_image(chosen["container"])] if chosen["container"] else []),
+        ),
         reuses=tuple(map(parse_reuse, chosen["reuse"])),
         hyperparameters=tuple(map(parse_hyperparameter, chosen["hyperparam"])),
         limit=parse_size(chosen["workspace_limit"]) or 0,

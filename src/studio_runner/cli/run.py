@@ -42,7 +42,9 @@ _INTERRUPTS = (signal.SIGINT, signal.SIGTERM)
 @with_settings("places", "storage", "machine", "gpus", "experiments", "containers")
 @script_arguments
 @click.pass_obj
-def command(session: Session, settings: Settings, /, script: str, args: tuple[str, ...], **chosen: Any) -> int:
+def command(
+    session: Session, settings: Settings, /, script: str | None, args: tuple[str, ...], **chosen: Any
+) -> int:
     """Run SCRIPT of this directory here and now, as an experiment in an environment of its own.
 
     Prints the script's output and exits with its exit code. SCRIPT is a file of this directory, or pkg::module;

@@ -36,7 +36,9 @@ if TYPE_CHECKING:
 @with_settings(*PLACES, *BROKERS, "storage")
 @script_arguments
 @click.pass_obj
-def command(session: Session, settings: Settings, /, script: str, args: tuple[str, ...], **chosen: Any) -> int:
+def command(
+    session: Session, settings: Settings, /, script: str | None, args: tuple[str, ...], **chosen: Any
+) -> int:
     """Package this directory and queue SCRIPT as an experiment for a runner (`studio-runner start`).
 
     Prints the experiment's key. SCRIPT is a file of this directory, or pkg::module. What follows it goes to the
@@ -48,7 +50,7 @@ def command(session: Session, settings: Settings, /, script: str, args: tuple[st
 
 
 async def _submit(
-    session: Session, settings: Settings, call: tuple[str, tuple[str, ...]], chosen: dict[str, Any]
+    session: Session, settings: Settings, call: tuple[str | None, tuple[str, ...]], chosen: dict[str, Any]
 ) -> int:
     from studio_runner.cli.output import print_json
     from studio_runner.client.submit import submit

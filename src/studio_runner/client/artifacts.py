@@ -18,6 +18,9 @@ RESULTS = ("modeldir", "retval", "output", "tb", "_metrics", "_metadata", "_resu
 DOCUMENTS = ("_results", "_status")
 """Those that are single JSON files, not directories."""
 
+IMAGE = "_singularity"
+"""The label of a container image."""
+
 _REMOTE = re.compile(r"(?:https?|s3|gs|file)://")
 
 
@@ -48,6 +51,13 @@ def parse_capture(text: str) -> Capture:
     if _REMOTE.match(source):
         return Capture(label, None, source)
     return Capture(label, Path(source).expanduser().absolute())
+
+
+def parse_image(text: str) -> Capture:
+    """`--container`: a file, the directory of a sandbox, or an address, a registry's reference included."""
+    if "://" in text:
+        return Capture(IMAGE, None, text)
+    return Capture(IMAGE, Path(text).expanduser().absolute())
 
 
 def parse_reuse(text: str) -> Reuse:

@@ -19,6 +19,7 @@ from studio_runner.errors import ArtifactInvalidError, UsageError
 from studio_runner.messages.units import format_size
 from studio_runner.storage import tar
 from studio_runner.storage.archive import Note, pack
+from studio_runner.storage.extract import ARTIFACT, ROOT_FILE_SYSTEM, Rules
 from studio_runner.storage.scan import Keep, walk
 
 DEFAULT_LIMIT = 1_000_000_000
@@ -37,6 +38,8 @@ class Package:
     """Sizes by path."""
     replaced: Mapping[str, bytes] = field(default_factory=dict)
     """Contents that stand in for those of files (hyperparameters are written into the script)."""
+    rules: Rules = ARTIFACT
+    """What links may be."""
 
     @property
     def size(self) -> int:
@@ -71,6 +74,15 @@ def data(path: Path) -> Package:
     if not path.is_file():
         raise UsageError(f"There is nothing at {path} to capture")
     return _collect(path.parent, lambda name, _is_directory: name == path.name)
+
+
+def image(path: Path) -> Package:
+    """A container image: a file, or the directory of a sandbox, with everything that is in it."""
+    if path.is_dir():
+        return replace(_collect(path, lambda _name, _is_directory: True), rules=ROOT_FILE_SYSTEM)
+    if not path.is_file():
+        raise UsageError(f"There is no container image at {path}")
+    return data(path)
 
 
 def archive(found: Package, note: Note) -> Archive:
@@ -134,7 +146,7 @@ def _pieces(found: Package, note: Note) -> Iterator[bytes]:
     def keep(path: str, is_directory: bool) -> bool:  # noqa: FBT001  the seam's signature
         return path not in found.replaced and found.keep(path, is_directory)
 
-    yield from pack(found.root, mtime=0, keep=keep, note=note)
+    yield from pack(found.root, mtime=0, keep=keep, note=note, rules=found.rules)
 
 
 def _unreadable(root: Path, error: ArtifactInvalidError) -> UsageError:

@@ -24,7 +24,7 @@ class Draft:
     """What one experiment is. `resources` holds what the command line says; the configuration fills the rest."""
 
     key: str
-    filename: str
+    filename: str | None
     args: tuple[str, ...] = ()
     python: str = ""
     requirements: tuple[str, ...] = ()
@@ -40,9 +40,10 @@ def new_key() -> str:
     return f"{int(time.time())}_{uuid.uuid4()}"
 
 
-def entry_point(script: str) -> tuple[str, tuple[str, ...]]:
-    """The message's `filename` and its first arguments: `pkg::module` is run as `-m pkg.module`."""
-    if "::" in script:
+def entry_point(script: str | None) -> tuple[str | None, tuple[str, ...]]:
+    """The message's `filename` and its first arguments: `pkg::module` is run as `-m pkg.module`; None is a
+    container's own program."""
+    if script is not None and "::" in script:
         return "-m", (script.replace("::", ".").removeprefix("."),)
     return script, ()
 

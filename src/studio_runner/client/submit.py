@@ -129,11 +129,27 @@ def _never_queued(error: BrokerError) -> dict[str, Any]:
 def _packages(order: Order) -> list[package.Package]:
     """The workspace, once for every point of the hyperparameters."""
     found = package.workspace(order.directory, order.limit)
-    script = package.script_in(found, script_path(order.base.filename, order.directory))
+    if is_of_image(order.base.filename, order.captures_once):
+        if order.hyperparameters:
+            raise UsageError("--hyperparam needs a script of this directory to put its values into")
+        return [found]
+    script = package.script_in(found, script_path(str(order.base.filename), order.directory))
     if not order.hyperparameters:
         return [found]
     text = _text(order.directory / script)
     return [found.with_content(script, substitute(text, point).encode()) for point in grid(order.hyperparameters)]
+
+
+def is_of_image(script: str | None, captures: Sequence[Capture]) -> bool:
+    """Whether the container brings what is run: its own program, or a script by its absolute path. UsageError when
+    there is no container to bring it."""
+    if script is not None and not script.startswith("/"):
+        return False
+    if any(capture.label == artifacts.IMAGE for capture in captures):
+        return True
+    if script is None:
+        raise UsageError("No SCRIPT is named", hint="Only a container (--container) has a program of its own.")
+    return False
 
 
 def _text(script: Path) -> str:
@@ -182,7 +198,8 @@ async def _inputs(order: Order, desk: Desk) -> dict[str, Any]:
             found[capture.label] = artifacts.remote(capture)
         else:
             desk.say(f"storing {capture.path} as {capture.label}")
-            found[capture.label] = await _store_package(await asyncio.to_thread(package.data, capture.path), desk)
+            collect = package.image if capture.label == artifacts.IMAGE else package.data
+            found[capture.label] = await _store_package(await asyncio.to_thread(collect, capture.path), desk)
     for reuse in order.reuses:
         record = await find_current(desk.holdings, reuse.key)
         found[reuse.new_label] = artifacts.reused(reuse, record.document.get("artifacts") or {})

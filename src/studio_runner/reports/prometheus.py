@@ -32,7 +32,7 @@ _PROJECT = ("host", "project", "experiment", "queue_type", "queue_name")
 
 @dataclass(frozen=True)
 class CacheFigures:
-    """The cache of environments; `size` in bytes."""
+    """The cache of environments or container images; `size` in bytes."""
 
     hits: int
     misses: int
@@ -92,6 +92,7 @@ class Standing:
     running: Sequence[Subject]
     queues: Sequence[QueueFigures]
     environments: CacheFigures
+    images: CacheFigures = CacheFigures(0, 0, 0)
     artifacts: ArtifactFigures = ArtifactFigures()
     gpus: Sequence[GpuFigures] = ()
     held: HoldFigures | None = None
@@ -198,11 +199,15 @@ def _standing(standing: Standing) -> Iterator[Metric]:
     yield _running(standing.host, standing.running)
     yield from _queues(standing.host, standing.queues)
     yield from _artifacts(standing.host, standing.artifacts)
-    cache = standing.environments
-    name = "studio_runner_environment_cache"
-    yield CounterMetricFamily(f"{name}_hits", "Environments that were there already.", cache.hits)
-    yield CounterMetricFamily(f"{name}_misses", "Environments that had to be built.", cache.misses)
-    yield GaugeMetricFamily(f"{name}_bytes", "Size of all environments that are kept.", cache.size)
+    yield from _cache("environment", "built", standing.environments)
+    yield from _cache("image", "fetched", standing.images)
+
+
+def _cache(kind: str, made: str, cache: CacheFigures) -> Iterator[Metric]:
+    name = f"studio_runner_{kind}_cache"
+    yield CounterMetricFamily(f"{name}_hits", f"{kind.capitalize()}s that were there already.", cache.hits)
+    yield CounterMetricFamily(f"{name}_misses", f"{kind.capitalize()}s that had to be {made}.", cache.misses)
+    yield GaugeMetricFamily(f"{name}_bytes", f"Size of all {kind}s that are kept.", cache.size)
 
 
 def _machine(standing: Standing) -> Iterator[Metric]:

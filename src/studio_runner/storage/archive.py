@@ -16,7 +16,6 @@ from studio_runner.storage.budget import DiskBudget
 from studio_runner.storage.compression import Compression, Expander, compress
 from studio_runner.storage.extract import ARTIFACT, Extraction, Rules
 from studio_runner.storage.faults import disk_fault, member_fault
-from studio_runner.storage.links import confined
 from studio_runner.storage.scan import Found, Keep, unreadable, walk
 from studio_runner.storage.tar import (
     BLOCK,
@@ -132,14 +131,16 @@ def pack(  # noqa: PLR0913
     keep: Keep | None = None,
     note: Note = _log.warning,
     announce: Announce | None = None,
+    rules: Rules = ARTIFACT,
 ) -> Generator[bytes, None, None]:
     """A tar archive of what is below `directory`, the same bytes for the same content.
 
     With `mtime` (Unix seconds) it depends on names and contents alone: all files have that time, and the modes 644
     or 755. `keep` decides what goes in, `note` is told of what cannot, `announce` may change what is said of a
-    member. Files may change meanwhile: the archive is valid, and what vanished is not in it.
+    member, `rules` say what links may be. Files may change meanwhile: the archive is valid, and what vanished
+    is not in it.
     """
-    packer = _Packer(directory, mtime, note, announce)
+    packer = _Packer(directory, mtime, note, announce, rules)
     return compress(packer.stream(walk(directory, keep)), compression)
 
 
@@ -151,8 +152,11 @@ def pack_file(name: str, content: bytes, compression: Compression = Compression.
 
 
 class _Packer:
-    def __init__(self, directory: Path, mtime: int | None, note: Note, announce: Announce | None) -> None:
+    def __init__(
+        self, directory: Path, mtime: int | None, note: Note, announce: Announce | None, rules: Rules
+    ) -> None:
         self._directory = directory
+        self._rules = rules
         self._announce = announce
         self._mtime = None if mtime is None else mtime * 1_000_000_000
         self._note = note
@@ -196,7 +200,7 @@ class _Packer:
         depth = found.path.count(b"/")
         if target.startswith(root):
             target = b"../" * depth + target[len(root) :]
-        inside = confined(target, depth)
+        inside = self._rules.link(target, depth)
         if inside is None:
             self._note(
                 f"{os.fsdecode(found.path)} is left out: it links to {os.fsdecode(target)}, outside the artifact"

@@ -192,6 +192,7 @@ class Overview:
     async def standing(self) -> Standing:
         ledger, counts = self.daemon.host.ledger, self.daemon.counts
         cache, kept = await self.daemon.host.environments.usage(), self.daemon.host.artifact_cache
+        images = await self.daemon.host.images.usage()
         return Standing(
             host=self.daemon.host.identity.host,
             total=ledger.total,
@@ -215,6 +216,7 @@ class Overview:
                 for queue in await self.queues()
             ],
             environments=CacheFigures(cache.hits, cache.misses, cache.size),
+            images=CacheFigures(images.hits, images.misses, images.size),
             artifacts=ArtifactFigures(kept.hits, kept.misses) if kept else ArtifactFigures(),
         )
 

@@ -249,3 +249,26 @@ def test_requirements_are_installed_for_the_images_python_where_the_operator_wan
     assert "in the container" not in site.output(second)
     assert refused.reason == "environment_failed"
     assert "idna==999" in refused.sentence
+
+
+def test_the_front_end_takes_an_image(site, image_sif):
+    project = site.home / "person" / "project"
+    project.mkdir()
+    (project / "main.py").write_text("import os, sys; print(os.environ['IN_TEST_IMAGE'], sys.argv[1:])")
+    project.chmod(0o755)
+
+    done = site.studio_runner(
+        "run",
+        "--container",
+        str(image_sif),
+        "--ram",
+        "300mb",
+        "main.py",
+        "7",
+        cwd=project,
+        capture_output=True,
+        text=True,
+    )
+
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.endswith("1 ['7']\n")

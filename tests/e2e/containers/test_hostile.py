@@ -439,3 +439,30 @@ print(json.dumps(found))
         assert site.said(site.contained(code, config=config)) == [200, 200, 200]
     with served(site, "--http-address", f"127.0.0.1:{port}", "--http-private", environ=token):
         assert site.said(site.contained(code, config=config)) == [401, 401, 401]
+
+
+def test_a_link_in_the_place_of_its_private_directories_does_nobody_harm(den):
+    """What is removed at the end is what is in the attempt's directory, whatever it looks like then."""
+    host = den.home / "person" / "kept"
+    host.mkdir()
+    (host / "file").write_text(SECRET)
+    host.chmod(0o777)
+    code = """
+import os
+for name in ("home", "tmp", "var_tmp"):
+    try:
+        os.rename("../.container/" + name, "../" + name + ".moved")
+        os.symlink(os.environ["HOST"], "../.container/" + name)
+    except OSError:
+        pass
+os.rename("../.container", "../moved")
+os.symlink(os.environ["HOST"], "../.container")
+os.symlink(os.environ["HOST"], "../another")
+print("planted")
+"""
+    key = den.contained(code, config={"env": {"HOST": str(host)}})
+
+    results = den.wait(key)
+
+    assert results.ok, den.output(key)
+    assert (host / "file").read_text() == SECRET

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
 
-from studio_runner.environments.base import Log
+from studio_runner.environments.base import CacheUsage, Log
 
 ImageKind = Literal["sif", "sandbox"]
 
@@ -51,3 +51,5 @@ class Images(Protocol):
         answer, no time or no room. EnvironmentFailedError: there is no such reference, or no runtime to pull it.
         """
         ...
+
+    async def usage(self) -> CacheUsage: ...

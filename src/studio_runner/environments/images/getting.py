@@ -14,7 +14,7 @@ from studio_runner.environments.images.base import SANDBOX, SIF, ImageKind, Imag
 from studio_runner.environments.images.cache import ImageCache, Manifest, Record, Slot, place
 from studio_runner.environments.images.logins import Login, login_in
 from studio_runner.environments.images.look import Found, look
-from studio_runner.environments.images.pull import Order, Puller, too_large
+from studio_runner.environments.images.pull import Order, Puller, Words, too_large
 from studio_runner.environments.images.reference import REGISTRIES, Reference
 from studio_runner.environments.images.registry import Inquiry
 from studio_runner.environments.images.sources import RegistryImage, StoredImage
@@ -117,7 +117,8 @@ class Getter:
         async with self._cache.workplace() as work:
             came = work / "came"
             came.mkdir()
-            digest = await source.bring(came)
+            async with self.puller.watched(work, Words(source.name, log)):
+                digest = await source.bring(came)
             if slot := await self._find(digest):
                 return slot
             errand = Errand(source.name, work, log)

@@ -121,7 +121,6 @@ class KeptImages:
         return 0 <= time.time() - record.looked < self._recheck
 
     async def _renewed(self, source: ImageSource, key: str, log: Log) -> Slot:
-        self._misses += 1
         record, now = self._cache.record(key), time.time()
         try:
             got = await self.getter.get(source, record, log)
@@ -129,10 +128,13 @@ class KeptImages:
             older = await asyncio.to_thread(self._cache.find, record.digest) if record else None
             if record is None or older is None:
                 raise
+            self._hits += 1
             log(f"{error}; the copy that was made {format_duration(now - record.fetched)} ago is used")
             self._cache.note(key, replace(record, looked=now - max(0.0, self._recheck - AGAIN)))
             return older
         same = record is not None and record.digest == got.slot.digest
+        self._hits += same
+        self._misses += not same
         fetched = record.fetched if record is not None and same else now
         self._cache.note(key, Record(got.slot.digest, got.version, fetched, now))
         self._tidy()

@@ -1,7 +1,8 @@
 """Has the container runtime pull and unpack images: its words as they come, nothing left of it when it fails."""
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +12,6 @@ from studio_runner.environments.images.logins import Login, write_login
 from studio_runner.environments.images.reference import Reference
 from studio_runner.environments.images.trouble import pull_error
 from studio_runner.environments.programs import Programs, clean
-from studio_runner.environments.uninterrupted import uninterrupted
 from studio_runner.errors import EnvironmentFailedError
 from studio_runner.messages.units import format_size
 from studio_runner.process.base import Command
@@ -45,6 +45,23 @@ class Order:
     kind: ImageKind
 
 
+class Words:
+    """Collects the runtime's lines and hands those that tell a reader something on to the experiment's output."""
+
+    def __init__(self, name: str, log: Log, secrets: tuple[str, ...] = ()) -> None:
+        self.name = name
+        self.log = log
+        self._secrets = secrets
+        self.lines: list[str] = []
+
+    def take(self, raw: str) -> None:
+        line = clean(raw, self._secrets)
+        self.lines.append(line)
+        level, _, words = line.partition(":")
+        if level == "INFO" and not any(part in words for part in _SILENT):
+            self.log(words.strip())
+
+
 class Puller:
     """Runs the runtime. `environ` is the runner's own environment, `limit` (bytes, 0: none) the size an image may
     have."""
@@ -65,11 +82,11 @@ class Puller:
         verb = ("pull",) if order.kind == SIF else ("build", "--sandbox")
         argv = (*verb, str(order.target), order.reference.address)
         secrets = order.login.secrets if order.login else ()
-        await self._run(argv, variables, order.work, _Words(order.name, log, secrets))
+        await self._run(argv, variables, order.work, Words(order.name, log, secrets))
 
     async def unpack(self, image: Path, work: Path, target: Path, name: str, log: Log) -> None:
         """Make a sandbox of an image file."""
-        await self._run(("build", "--sandbox", str(target), str(image)), {}, work, _Words(name, log, ()))
+        await self._run(("build", "--sandbox", str(target), str(image)), {}, work, Words(name, log))
 
     async def mounts(self, work: Path) -> bool | None:
         """Whether this account can run image files as they are: where it cannot, the runtime unpacks them at every
@@ -77,7 +94,7 @@ class Puller:
 
         With an image that is as good as empty: nothing of a stranger's runs before it is shut off.
         """
-        words = _Words("", lambda _: None, ())
+        words = Words("", lambda _: None)
         probe, image = work / "probe", work / "probe.sif"
         (probe / "bin").mkdir(parents=True)
         if await self._programs.run(self._command(("build", str(image), str(probe)), {}, work), words.take):
@@ -85,22 +102,25 @@ class Puller:
         await self._programs.run(self._command(("exec", "--containall", str(image), "/none"), {}, work), words.take)
         return not any("temporary sandbox" in line for line in words.lines)
 
-    async def _run(self, argv: Sequence[str], variables: Mapping[str, str], work: Path, words: "_Words") -> None:
-        watching = asyncio.create_task(self._watch(work, words), name="watch a pull")
-        running = asyncio.create_task(
-            self._programs.run(self._command(argv, variables, work), words.take), name="run the container runtime"
-        )
-        try:
-            await asyncio.wait((running, watching), return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for task in (running, watching):
-                if not task.done():
-                    task.cancel()
-            await uninterrupted(asyncio.wait((running, watching)))
-        if not watching.cancelled() and (error := watching.exception()):
-            raise error
-        if running.result():
+    async def _run(self, argv: Sequence[str], variables: Mapping[str, str], work: Path, words: Words) -> None:
+        async with self.watched(work, words):
+            code = await self._programs.run(self._command(argv, variables, work), words.take)
+        if code:
             raise pull_error(words.name, words.lines)
+
+    @asynccontextmanager
+    async def watched(self, work: Path, words: Words) -> AsyncIterator[None]:
+        """Tell now and then how much is below `work`; when that is too much, the body ends with
+        EnvironmentFailedError."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                watching = group.create_task(self._watch(work, words), name="watch an image on its way")
+                try:
+                    yield
+                finally:
+                    watching.cancel()
+        except BaseExceptionGroup as errors:
+            raise errors.exceptions[0] from None  # the first of them ended the other
 
     def _command(self, argv: Sequence[str], variables: Mapping[str, str], work: Path) -> Command:
         home, temporary = work / "home", work / "tmp"
@@ -117,7 +137,7 @@ class Puller:
             (self._find(), *argv), {**self._env, **env, "HOME": str(home), "TMPDIR": str(temporary)}, work
         )
 
-    async def _watch(self, work: Path, words: "_Words") -> None:
+    async def _watch(self, work: Path, words: Words) -> None:
         """Say how much there is already, and put an end to what is too much."""
         before = 0
         while True:
@@ -128,23 +148,6 @@ class Puller:
             if size != before:
                 words.log(f"{words.name}: {format_size(size)} so far")
             before = size
-
-
-class _Words:
-    """Collects the runtime's lines and hands those that tell a reader something on to the experiment's output."""
-
-    def __init__(self, name: str, log: Log, secrets: tuple[str, ...]) -> None:
-        self.name = name
-        self.log = log
-        self._secrets = secrets
-        self.lines: list[str] = []
-
-    def take(self, raw: str) -> None:
-        line = clean(raw, self._secrets)
-        self.lines.append(line)
-        level, _, words = line.partition(":")
-        if level == "INFO" and not any(part in words for part in _SILENT):
-            self.log(words.strip())
 
 
 def too_large(name: str, limit: int) -> EnvironmentFailedError:

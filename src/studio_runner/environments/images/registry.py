@@ -47,6 +47,7 @@ class Inquiry:
     def __init__(self, reference: Reference, login: Login | None, scheme: str) -> None:
         self._reference = reference
         self._login = login
+        self._scheme = scheme
         host = "registry-1.docker.io" if reference.registry == DOCKER_HUB else reference.registry
         self._base = f"{scheme}://{host}/v2/{reference.repository}/manifests/"
 
@@ -76,7 +77,9 @@ class Inquiry:
         if kind.lower() == "basic" and self._login:
             return f"Basic {self._login.basic}"
         parameters = dict(_PARAMETER.findall(rest))
-        if kind.lower() != "bearer" or not parameters.get("realm", "").startswith(("https://", "http://")):
+        # A login for a registry with TLS is shown to no service without.
+        schemes = ("https://",) if self._scheme == "https" else ("https://", "http://")
+        if kind.lower() != "bearer" or not parameters.get("realm", "").startswith(schemes):
             self._refuse(http.HTTPStatus.UNAUTHORIZED)
         wanted = {
             "service": parameters.get("service", ""),
