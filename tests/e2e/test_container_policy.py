@@ -101,3 +101,27 @@ def test_logins_that_cannot_be_read_are_said(said, apptainer, tmp_path):
     done = said("check", {"REGISTRY_AUTH": str(logins)}, IMAGE)
     assert f"The logins of registries in {logins} cannot be read" in done.stdout
     assert done.returncode == 1
+
+
+def test_a_daemon_leaves_it_to_others_and_says_so_once(place, until):
+    """What it may run comes past."""
+    files = {"main.py": "print('it ran')"}
+    _, body = place.request(place.workspace(files))
+    document = json.loads(body)
+    document["experiment"]["artifacts"]["_singularity"] = {"qualified": IMAGE, "mutable": False}
+    place.publish(json.dumps(document).encode())
+    with place.daemon("--containers", "refused"):
+        for _ in range(2):
+            assert place.wait(place.submit(files)).ok
+        until(lambda: "is left to others" in place.log())
+    assert len(place.waiting()) == 1
+    assert place.dead_letters() == []
+    assert place.log().count("is left to others") == 1
+    assert "this runner runs none (--containers refused)" in place.log()
+
+
+def test_a_daemon_that_requires_containers(place, until):
+    place.submit({"main.py": "print('it ran')"})
+    with place.daemon("--require-container"):
+        until(lambda: "it brings no container image" in place.log())
+    assert len(place.waiting()) == 1
