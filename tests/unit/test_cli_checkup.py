@@ -99,40 +99,6 @@ def test_little_room_is_said(here, monkeypatch):
     assert states(places.disk(here())) == {State.PROBLEM}
 
 
-def test_the_tightest_memory_limit_of_all_groups_around_counts(tmp_path):
-    group = tmp_path / "a" / "b"
-    group.mkdir(parents=True)
-    (group / "memory.max").write_text("max\n")
-    (tmp_path / "a" / "memory.max").write_text("1000\n")
-    membership = tmp_path / "cgroup"
-    membership.write_text("0::/a/b\n")
-
-    assert system.memory_limit(tmp_path, membership) == 1000
-
-
-def test_version_1_groups_have_their_own_file_and_no_limit_is_a_huge_number(tmp_path):
-    group = tmp_path / "memory" / "a"
-    group.mkdir(parents=True)
-    membership = tmp_path / "cgroup"
-    membership.write_text("5:cpu,cpuacct:/a\n4:memory:/a\n")
-
-    (group / "memory.limit_in_bytes").write_text("9223372036854771712\n")
-    assert system.memory_limit(tmp_path, membership) is None
-
-    (group / "memory.limit_in_bytes").write_text("4096\n")
-    assert system.memory_limit(tmp_path, membership) == 4096
-
-
-def test_a_memory_limit_below_what_experiments_are_promised_is_a_warning(here, monkeypatch):
-    monkeypatch.setattr(system, "memory_limit", lambda root, membership: 100_000_000)
-
-    (found,) = problems(system.share(here()))
-
-    assert found.state is State.WARNING
-    assert "--max-mem 90000000" in found.mend
-    assert problems(system.share(here({"machine.max_mem": "90000000"}))) == []
-
-
 def test_an_address_in_use_by_no_runner_is_a_warning_and_none_is_fine(here, monkeypatch):
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = f"127.0.0.1:{server.getsockname()[1]}"

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from studio_runner.process.limits import Limits, disk_usage, memory, most_processes, sample
+from studio_runner.runner.directory import remove
 
 
 def test_core_dumps_are_off_and_nothing_else_is_limited_by_default():
@@ -57,3 +58,19 @@ def test_an_unreadable_directory_is_passed_over(tmp_path: Path):
 
 def test_a_missing_directory_is_empty(tmp_path: Path):
     assert disk_usage(tmp_path / "gone") == 0
+
+
+def test_what_lies_deeper_than_a_path_can_be_long_is_counted(tmp_path):
+    """A script may go down step by step, as far as it likes."""
+    home = os.getcwd()
+    name = "d" * 200
+    try:
+        os.chdir(tmp_path)
+        for _ in range(50):
+            os.mkdir(name)
+            os.chdir(name)
+        Path("large").write_bytes(bytes(1 << 20))
+    finally:
+        os.chdir(home)
+    assert disk_usage(tmp_path) >= 1 << 20
+    remove(tmp_path)

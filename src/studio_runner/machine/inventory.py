@@ -7,6 +7,7 @@ from pathlib import Path
 import psutil
 
 from studio_runner.config.settings import MachineSettings
+from studio_runner.machine.confines import confines
 
 LEAST_ROOM = 16 << 20
 """Bytes free without which no experiment is begun (on a small disk: a twentieth of it)."""
@@ -35,11 +36,12 @@ NOTHING = Capacity(cores=0, memory=0, disk=0)
 
 
 def inventory(settings: MachineSettings, working_dir: Path) -> Capacity:
-    """Cores this process may run on, physical memory, space free on the disk of `working_dir`, each cut to its
+    """Cores this process may run on, memory it may use, space free on the disk of `working_dir`, each cut to its
     setting where that is smaller (0: no cut)."""
+    around = confines()
     return Capacity(
-        cores=_cut(_cores(), settings.max_cores),
-        memory=_cut(psutil.virtual_memory().total, settings.max_mem),
+        cores=_cut(_cut(_cores(), max(1, int(around.cores or 0)) if around.cores else 0), settings.max_cores),
+        memory=_cut(_cut(psutil.virtual_memory().total, around.memory or 0), settings.max_mem),
         disk=_cut(_free_disk(working_dir), settings.max_disk),
     )
 

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+_LONG = 3000
+"""Bytes of a path after which it is not made longer; the kernel takes 4,096, one name has 255 at most."""
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 _TICK = os.sysconf("SC_CLK_TCK")
 
@@ -99,10 +101,18 @@ def memory(pids: Collection[int], limit: int) -> int:
 
 def disk_usage(directory: Path) -> int:
     """Bytes allocated on disk below `directory`, hard links once, no link followed. Blocks: run it in a thread."""
-    total, waiting, linked = 0, [str(directory)], set[tuple[int, int]]()
+    return _usage(str(directory), set())
+
+
+def _usage(top: str, linked: set[tuple[int, int]]) -> int:
+    total, waiting = 0, [top]
     while waiting:
+        place = waiting.pop()
+        if len(os.fsencode(place)) > _LONG:
+            total += _usage_further_down(place, linked)
+            continue
         try:
-            entries = os.scandir(waiting.pop())
+            entries = os.scandir(place)
         except OSError:  # removed meanwhile, or made unreadable by the script
             continue
         with entries:
@@ -116,6 +126,18 @@ def disk_usage(directory: Path) -> int:
                     linked.add((status.st_dev, status.st_ino))
                 total += status.st_blocks * 512
     return total
+
+
+def _usage_further_down(place: str, linked: set[tuple[int, int]]) -> int:
+    """Where paths get too long for the kernel it goes on from the open directory: nothing hides in the depth."""
+    try:
+        descriptor = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError:
+        return 0
+    try:
+        return _usage(f"/proc/self/fd/{descriptor}", linked)
+    finally:
+        os.close(descriptor)
 
 
 def _status(entry: "os.DirEntry[str]") -> os.stat_result | None:

@@ -15,11 +15,10 @@ FILES = 1024
 """Open files that a runner with a handful of experiments is well with."""
 
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
-_CGROUPS = Path("/sys/fs/cgroup")
 
 
 def share(here: Here) -> Iterator[Finding]:
-    """What experiments may use, and whether this process may use it itself."""
+    """What experiments may use together."""
     from studio_runner.machine.inventory import inventory
 
     has = inventory(here.settings.machine, here.settings.places.working_dir)
@@ -27,15 +26,6 @@ def share(here: Here) -> Iterator[Finding]:
         "machine",
         f"experiments may have {has.cores} cores, {format_size(has.memory)} memory, {format_size(has.disk)} disk",
     )
-    limit = memory_limit(_CGROUPS, Path("/proc/self/cgroup"))
-    if limit is not None and limit < has.memory:
-        yield warning(
-            "cgroups",
-            f"this process may use {format_size(limit)} memory, experiments are promised {format_size(has.memory)}",
-            f"Start the runner with --max-mem {limit * 9 // 10} or less.",
-        )
-    elif _CGROUPS.is_dir():
-        yield ok("cgroups", "no memory limit below what experiments may have")
 
 
 def processes(_here: Here) -> Iterator[Finding]:
@@ -109,34 +99,3 @@ def http(here: Here) -> Iterator[Finding]:
     else:
         listening.sock.close()
         yield ok("HTTP", f"{configured.address} is free")
-
-
-def memory_limit(root: Path, membership: Path) -> int | None:
-    """Bytes of memory that the control groups of this process allow, the tightest of them; None: no limit."""
-    try:
-        lines = membership.read_text().splitlines()
-    except OSError:
-        return None
-    limits: list[int] = []
-    for line in lines:
-        _, controllers, path = line.split(":", 2)
-        if controllers == "":
-            limits += _limits(root, path, "memory.max")
-        elif "memory" in controllers.split(","):
-            limits += _limits(root / "memory", path, "memory.limit_in_bytes")
-    return min(limits, default=None)
-
-
-def _limits(root: Path, path: str, name: str) -> Iterator[int]:
-    """The limit of the group and of every group around it. Inside a container the path may be the host's: then only
-    the root that is mounted counts."""
-    group = root / path.lstrip("/")
-    for directory in (group, *group.parents):
-        try:
-            text = (directory / name).read_text().strip()
-        except OSError:
-            text = "max"
-        if text.isdecimal() and int(text) < 1 << 60:  # version 1 writes a number near 2**63 for none
-            yield int(text)
-        if directory == root:
-            return
