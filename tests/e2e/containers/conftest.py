@@ -130,7 +130,7 @@ def image_archive(image_sandbox, image_place):
 def account_cache(account, image_place):
     """Where the account keeps images, so that each is brought once."""
     path = image_place / f"cache-{account.name}"
-    path.mkdir()
+    path.mkdir(exist_ok=True)
     shutil.chown(path, account.uid, account.uid)
     return path
 
