@@ -20,10 +20,12 @@ The runner's own figure is about 0: it goes last."""
 
 @dataclass(frozen=True)
 class Membership:
-    """Control groups, by their files: a process that writes 0 into each of `join` is a member; `kill` says what to
-    write where before members are killed one by one."""
+    """Control groups, by their files: a process that writes 0 into each of `join` is a member; `birth` is the group
+    among them that it is forked into where the kernel can do that, empty: none; `kill` says what to write where
+    before members are killed one by one."""
 
     join: tuple[str, ...] = ()
+    birth: str = ""
     kill: tuple[tuple[str, str], ...] = ()
 
 

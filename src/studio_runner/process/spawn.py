@@ -320,6 +320,7 @@ def _encoded(command: Command, limits: Limits) -> bytes:
         "limits": limits.kernel(),
         "oom_score": limits.oom_score,
         "join": limits.groups.join,
+        "birth": limits.groups.birth,
         "kill": limits.groups.kill,
     }
     body = json.dumps(request).encode()

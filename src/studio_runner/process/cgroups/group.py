@@ -57,6 +57,7 @@ class Group:
         """How a process becomes a member, and how all of them are killed."""
         return Membership(
             join=tuple(str(part.directory / files.entry_file(part.hierarchy)) for part in self._parts),
+            birth=next((str(part.directory) for part in self._parts if part.hierarchy.version == 2), ""),
             kill=tuple(order for part in self._parts for order in files.killing(part.directory, part.hierarchy)),
         )
 
