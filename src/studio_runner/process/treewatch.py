@@ -16,12 +16,12 @@ from typing import Self
 from studio_runner.process.keeper import before_others, outweigh
 from studio_runner.process.limits import Tree, memory
 
-_NEAR, _FAR, _IDLE = 0.05, 0.5, 2.0
+_NEAR, _FAR, _IDLE = 0.05, 0.5, 3.0
 """Longest time in seconds between two looks at a tree: over half of its limit, below, and if besides its memory
 does not change any more."""
-_TICK = 0.15
+_TICK = 0.25
 """Longest time between two rounds; one in which nothing is due costs a read of a small file."""
-_DUTY = 0.0015
+_DUTY = 0.001
 """Looking may take this share of a core, all trees together."""
 _LATE = 5.0
 """Seconds that a look may be late for the budget's sake."""
