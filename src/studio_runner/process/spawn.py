@@ -321,6 +321,7 @@ def _encoded(command: Command, limits: Limits) -> bytes:
         "oom_score": limits.oom_score,
         "join": limits.groups.join,
         "kill": limits.groups.kill,
+        "helpers": command.helpers,
     }
     body = json.dumps(request).encode()
     return keeper.LENGTH.pack(len(body)) + body
