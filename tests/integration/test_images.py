@@ -526,7 +526,7 @@ async def test_an_image_that_is_unpacked(opened, registry, apptainer, tmp_path):
 WITHOUT_FUSE = """
 : >"$0" && chmod 600 "$0" || exit
 [ ! -e /dev/fuse ] || mount --bind "$0" /dev/fuse || exit
-user=$1 && shift && exec setpriv --reuid="$user" --regid="$user" --clear-groups "$@"
+user=$1 && shift && exec setpriv --reuid="$user" --regid="$user" --clear-groups sh -c 'exec "$@"' sh "$@"
 """
 
 
