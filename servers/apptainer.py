@@ -45,6 +45,14 @@ def runtime() -> Path:
     raise MissingServerError(f"neither apptainer nor singularity is installed: {HINT}")
 
 
+def mounter() -> Path:
+    """The program that mounts images for ordinary users; MissingServerError where there is none."""
+    for name in ("squashfuse_ll", "squashfuse"):
+        if found := shutil.which(name):
+            return Path(found)
+    raise MissingServerError("squashfuse is not installed: scripts/install-test-servers installs it (root, Debian)")
+
+
 def make_sandbox(directory: Path) -> Path:
     """As `make_small_sandbox`, and with this interpreter: about 50 MB in a second or two."""
     make_small_sandbox(directory)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-from servers.apptainer import make_sandbox, make_sif, make_small_sandbox, runtime
+from servers.apptainer import make_sandbox, make_sif, make_small_sandbox, mounter, runtime
 from servers.moto import MotoSQS
 from servers.process import MissingServerError
 from servers.rabbitmq import RabbitMQ, installed
@@ -135,6 +135,15 @@ def apptainer():
     """The program that runs containers, apptainer or singularity."""
     try:
         return runtime()
+    except MissingServerError as error:
+        missing(error)
+
+
+@pytest.fixture(scope="session")
+def squashfuse():
+    """The program that mounts images for ordinary users."""
+    try:
+        return mounter()
     except MissingServerError as error:
         missing(error)
 

@@ -159,12 +159,14 @@ async def test_no_image_is_left_asked_or_unpacked(provider, image, workspace, tm
 
 
 async def test_the_room_of_a_runner_that_died_is_cleared(tmp_path, monkeypatch):
-    left = tmp_path / "run-dead"
-    (left / "rootfs").mkdir(parents=True)
+    left, begun = tmp_path / "run-dead", tmp_path / "new-dead"
+    for directory in (left, begun):
+        (directory / "rootfs").mkdir(parents=True)
 
     with workroom.workroom(tmp_path) as alive:
-        assert left.exists()  # made a moment ago: its runner may be about to lock it
+        assert not left.exists()
+        assert begun.exists()  # made a moment ago: its runner may be about to lock it
         monkeypatch.setattr(workroom, "_JUST_MADE", 0.0)
         with workroom.workroom(tmp_path):
-            assert not left.exists()
+            assert not begun.exists()
             assert alive.exists()

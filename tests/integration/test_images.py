@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import os
-import shutil
 import signal
 import struct
 import subprocess
@@ -524,12 +523,21 @@ async def test_an_image_that_is_unpacked(opened, registry, apptainer, tmp_path):
             assert writable == []
 
 
+WITHOUT_FUSE = """
+: >"$0" && chmod 600 "$0" || exit
+[ ! -e /dev/fuse ] || mount --bind "$0" /dev/fuse || exit
+user=$1 && shift && exec setpriv --reuid="$user" --regid="$user" --clear-groups sh -c 'exec "$@"' sh "$@"
+"""
+
+
 def as_nobody(argv, place):
+    """Where /dev/fuse cannot be opened; the machine's own stays as it is."""
     env = {"PATH": "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin", "HOME": str(place)}
-    return subprocess.run(
-        argv, user=NOBODY, group=NOBODY, extra_groups=[], env=env, cwd=place,
-        check=False, capture_output=True, text=True, timeout=120,
-    )  # fmt: skip
+    with tempfile.NamedTemporaryFile() as closed:
+        before = ["unshare", "--mount", "sh", "-c", WITHOUT_FUSE, closed.name, str(NOBODY)]
+        return subprocess.run(
+            [*before, *map(str, argv)], env=env, cwd=place, check=False, capture_output=True, text=True, timeout=120
+        )
 
 
 def nobodys_python(place):
@@ -546,8 +554,8 @@ def nobodys_python(place):
 @pytest.mark.parametrize("address", ["oras://{}/team/sif:1", "docker://{}/team/box:1"])
 def test_an_ordinary_users_image_files_are_unpacked_once(registry, apptainer, address):
     """Where nothing can mount them for this user, the runtime would do it at every start."""
-    if os.geteuid() or shutil.which("squashfuse") or shutil.which("squashfuse_ll"):
-        pytest.skip("only root can become somebody else, and squashfuse would mount it")
+    if os.geteuid():
+        pytest.skip("only root can become somebody else")
     with tempfile.TemporaryDirectory(prefix="studio-runner-") as place:
         os.chown(place, NOBODY, NOBODY)
         argv = [place, registry.host, apptainer, address]

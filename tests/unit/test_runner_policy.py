@@ -12,6 +12,7 @@ from studio_runner.runner.policy import Policy, allowed, objections
 
 DEFAULTS = cascade.load({"HOME": "/"}).settings.containers
 RUNTIME = "/usr/bin/apptainer"
+NONE = "There is no container runtime here (apptainer or singularity)"
 WORKSPACE = {"qualified": "s3://host/bucket/w.tar", "mutable": False, "unpack": True}
 
 
@@ -23,8 +24,8 @@ def request(image=None):
     return parse_request(json.dumps({"experiment": experiment, "config": {}}).encode())
 
 
-def said(image=None, runtime=RUNTIME, **settings):
-    return objections(request(image), replace(DEFAULTS, **settings), runtime)
+def said(image=None, obstacle="", **settings):
+    return objections(request(image), replace(DEFAULTS, **settings), obstacle)
 
 
 def test_everything_is_run_where_nothing_is_said():
@@ -32,8 +33,8 @@ def test_everything_is_run_where_nothing_is_said():
 
 
 def test_without_a_runtime_only_containers_are_left():
-    assert said(runtime=None) == []
-    (why,) = said("docker://python", runtime=None)
+    assert said(obstacle=NONE) == []
+    (why,) = said("docker://python", obstacle=NONE)
     assert "there is no container runtime here" in why
 
 
@@ -46,7 +47,7 @@ def test_containers_may_be_required():
 
 def test_containers_may_be_refused():
     """Whatever else is the matter with them."""
-    (why,) = said("docker://python", runtime=None, use="refused", sources=("docker://ghcr.io/*",))
+    (why,) = said("docker://python", obstacle=NONE, use="refused", sources=("docker://ghcr.io/*",))
     assert "runs none" in why
     assert said(use="refused") == []
 
@@ -57,7 +58,7 @@ def test_sources_may_be_named():
     (why,) = said("docker://ghcr.io/other/box", sources=("docker://ghcr.io/team/*",))
     assert "docker://ghcr.io/other/box" in why
     assert "--container-sources" in why
-    assert len(said("docker://ghcr.io/other/box", runtime=None, sources=("file:///images/*",))) == 2
+    assert len(said("docker://ghcr.io/other/box", obstacle=NONE, sources=("file:///images/*",))) == 2
 
 
 def test_what_opens_a_source_is_not_told():
@@ -114,7 +115,7 @@ def test_the_runtime_is_looked_for_when_it_is_needed():
 
     def find():
         if not found:
-            raise EnvironmentFailedError("there is no container runtime")
+            raise EnvironmentFailedError(NONE)
         return found[0]
 
     policy = Policy(DEFAULTS, find)

@@ -80,11 +80,14 @@ def _opened_queues(settings: Settings) -> "LocalBroker":
 
 async def _run_request(settings: Settings, request: "Request", queue: str, desk: "Desk") -> "Record":
     from studio_runner.client.submit import publish
+    from studio_runner.runner.contained import is_contained
     from studio_runner.runner.daemon import Daemon
     from studio_runner.runner.host import identify
     from studio_runner.runner.opening import opened_host
 
     async with opened_host(settings, identify()) as host:
+        if is_contained(request):
+            await host.readiness.tried()
         _check_fits(request, host)
         await publish(request, queue, desk)
         return await _attend(Daemon(host, [desk.broker]), request.key, desk)

@@ -7,11 +7,16 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Command:
-    """What is executed: no shell, the whole environment (nothing is inherited), an absolute directory."""
+    """What is executed: no shell, the whole environment (nothing is inherited), an absolute directory.
+
+    `helpers` are names of programs that the tree needs to its end: asked to end, they are left alone; killed, they
+    are not.
+    """
 
     argv: tuple[str, ...]
     env: Mapping[str, str]
     cwd: Path
+    helpers: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -357,7 +357,8 @@ class _Request:
 
     `join` are files of control groups, where a 0 makes a member; `birth` is the group that the script is forked
     into where that can be done; `kill` what is to be written where to end all members; `oom_score` how willingly
-    the kernel, short of memory, takes it.
+    the kernel, short of memory, takes it; `helpers` the names of programs that are killed with the rest but not
+    asked to end.
     """
 
     def __init__(  # noqa: PLR0913, PLR0917 - the fields of the JSON object
@@ -370,10 +371,12 @@ class _Request:
         join: list[str],
         birth: str,
         kill: list[tuple[str, str]],
+        helpers: list[str],
     ) -> None:
         self.argv, self.env, self.cwd, self.limits = argv, env, cwd, limits
         self.oom_score, self.join, self.birth, self.kill = oom_score, join, birth, kill
         self._entered = ""
+        self._helpers = [name.encode() + b"\n" for name in helpers]
 
     def fork(self) -> int:
         """As `os.fork`; the child is to call `enter`."""
@@ -388,6 +391,12 @@ class _Request:
         for path in self.join:
             if os.path.dirname(path) != self._entered:
                 _write(path, "0")
+
+    def asked(self, pids: list[int]) -> list[int]:
+        """Those that are told when the tree is to end: what serves the others their files must outlast them."""
+        if not self._helpers:
+            return pids
+        return [pid for pid in pids if _content(f"/proc/{pid}/comm") not in self._helpers]
 
     def kill_groups(self) -> None:
         """Best effort: the rounds of signals end the tree as well, if it does not fork faster."""
@@ -538,7 +547,8 @@ class _Tree:
         if number == signal.SIGKILL:
             self._request.kill_groups()
         if LINUX:
-            _kill(_frozen() if number == signal.SIGKILL else descendants(os.getpid()), number)
+            pids = _frozen() if number == signal.SIGKILL else descendants(os.getpid())
+            _kill(self._request.asked(pids) if number == signal.SIGTERM else pids, number)
         if not LINUX or (number == signal.SIGKILL and self._status is None):
             _kill([-self._main], number)  # at once for a whole group, so nothing in it can fork away
 

@@ -322,6 +322,7 @@ def _encoded(command: Command, limits: Limits) -> bytes:
         "join": limits.groups.join,
         "birth": limits.groups.birth,
         "kill": limits.groups.kill,
+        "helpers": command.helpers,
     }
     body = json.dumps(request).encode()
     return keeper.LENGTH.pack(len(body)) + body

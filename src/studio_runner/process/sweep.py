@@ -1,13 +1,15 @@
 """Finding and ending what dead attempts left running.
 
 The second net: a tree normally dies with its runner (`keeper.py`). What slips through (runner, fork server and
-supervisor all killed at once) still carries the attempt's id in its environment.
+supervisor all killed at once) still carries the attempt's id in its environment, or serves a container that is
+gone.
 """
 
 import contextlib
 import os
 import select
 import signal
+from collections import defaultdict
 from collections.abc import Collection, Iterable
 from pathlib import Path
 
@@ -33,6 +35,52 @@ def sweep(dead: Collection[str]) -> int:
         killed |= found
         _end(found)
     return len(killed)
+
+
+def sweep_helpers(names: Collection[str], below: Path) -> int:
+    """Kill every program of these names that has a file below this directory open and nobody left to serve; how
+    many there were. Blocks until they are gone.
+
+    What mounts an image for a container says in its environment nothing of the attempt. But it is in the user
+    namespace of that container, alone when that is gone.
+    """
+    lonely = [pid for pid in _lonely(names) if any(path.is_relative_to(below) for path in _open_files(pid))]
+    _end(lonely)
+    return len(lonely)
+
+
+def _lonely(names: Collection[str]) -> list[int]:
+    """Processes of these names in user namespaces, other than ours, where only such live."""
+    own, helpers, served = _user_namespace(os.getpid()), defaultdict[str, list[int]](list), set[str]()
+    for pid in _processes():
+        namespace = _user_namespace(pid)
+        if _name(pid) in names:
+            helpers[namespace].append(pid)
+        else:
+            served.add(namespace)
+    return [pid for namespace in helpers.keys() - served - {own, ""} for pid in helpers[namespace]]
+
+
+def _user_namespace(pid: int) -> str:
+    """Empty for what has ended and for other people's processes."""
+    try:
+        return str(Path(f"/proc/{pid}/ns/user").readlink())
+    except OSError:
+        return ""
+
+
+def _name(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/comm").read_text(errors="replace").rstrip("\n")
+    except OSError:
+        return ""
+
+
+def _open_files(pid: int) -> list[Path]:
+    try:
+        return [descriptor.readlink() for descriptor in Path(f"/proc/{pid}/fd").iterdir()]
+    except OSError:
+        return []
 
 
 def _of_attempts(dead: Collection[str]) -> set[int]:

@@ -13,7 +13,8 @@ from types import MappingProxyType
 from typing import cast
 
 from studio_runner.config.settings import Settings
-from studio_runner.errors import BrokerError, Reason
+from studio_runner.environments.containers.readiness import Readiness
+from studio_runner.errors import BrokerError, EnvironmentFailedError, Reason
 from studio_runner.machine.inventory import has_room
 from studio_runner.queues.base import Broker, Delivery, KeptBroker
 from studio_runner.queues.registry import opened_brokers
@@ -194,9 +195,20 @@ async def opened_daemon(settings: Settings, listeners: Sequence[Reporter] = ()) 
         opened_host(settings, identity, listeners) as host,
         opened_brokers(settings.queues, settings.places.queue_root, identity.runner) as brokers,
     ):
+        if settings.containers.use != "refused":
+            await _containers_tried(host.readiness)
         daemon = Daemon(host, brokers)
         with _obeying_signals(daemon):
             yield daemon
+
+
+async def _containers_tried(readiness: Readiness) -> None:
+    """Before messages are looked at: which of them are for others depends on it. Said once, here."""
+    await readiness.tried()
+    try:
+        readiness.runtime()
+    except EnvironmentFailedError as error:
+        log.info("%s; experiments that bring a container image are left to others. %s", error, error.hint)
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from studio_runner.config.settings import Settings
 from studio_runner.environments.base import EnvironmentProvider
 from studio_runner.environments.containers.provider import Containers
+from studio_runner.environments.containers.readiness import Readiness
 from studio_runner.environments.images.base import Images
 from studio_runner.machine.gpus.warden import Warden
 from studio_runner.machine.ledger import Ledger
@@ -59,6 +60,7 @@ class Host:
     environments: EnvironmentProvider
     images: Images
     containers: Containers
+    readiness: Readiness
     policy: Policy
     reports: Reports
     stores: Stores

@@ -3,12 +3,12 @@
 import os
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from functools import partial
 
 from studio_runner.config.settings import Settings
 from studio_runner.environments.containers.inside import Inside
 from studio_runner.environments.containers.provider import Containers
-from studio_runner.environments.containers.runtime import Runtimes, runtime_path
+from studio_runner.environments.containers.readiness import Readiness
+from studio_runner.environments.containers.runtime import Runtimes
 from studio_runner.environments.images.base import Images
 from studio_runner.environments.images.provider import KeptImages
 from studio_runner.environments.images.pull import Puller
@@ -48,7 +48,7 @@ async def opened_host(
     places.working_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     with occupied(places.working_dir, identity.runner) as premises:
         found = switched_off() if settings.machine.cgroups == "off" else find()
-        await recover(places.working_dir, found)
+        await recover(places, found)
         scatter(places.working_dir / "experiments")
         scatter(places.store / "experiments")
         variables = dict(os.environ)
@@ -59,7 +59,7 @@ async def opened_host(
             DiskWatch() as disks,
             Spawner() as spawner,
             VirtualenvProvider(places.cache_dir, settings.caches.environments, spawner, variables) as environments,
-            _opened_containers(settings, spawner, variables) as (images, containers),
+            _opened_containers(settings, spawner, variables) as (images, containers, readiness),
             Stores(settings.storage) as stores,
             _opened_cache(settings) as artifact_cache,
             _opened_reports(settings, identity, stores) as (kept, reporters),
@@ -81,7 +81,8 @@ async def opened_host(
                 environments=environments,
                 images=images,
                 containers=containers,
-                policy=Policy(settings.containers, partial(runtime_path, settings.containers.runtime, variables)),
+                readiness=readiness,
+                policy=Policy(settings.containers, readiness.runtime),
                 reports=Reports([*reporters, *listeners]),
                 stores=stores,
                 artifact_cache=artifact_cache,
@@ -115,10 +116,11 @@ async def _opened_groups(found: Found, identity: Identity, total: Capacity) -> A
 @asynccontextmanager
 async def _opened_containers(
     settings: Settings, spawner: Spawner, variables: Mapping[str, str]
-) -> AsyncIterator[tuple[Images, Containers]]:
-    """Images, and the containers that are made of them; one runtime pulls and runs them."""
+) -> AsyncIterator[tuple[Images, Containers, Readiness]]:
+    """Images, and the containers that are made of them; one runtime pulls and runs them, if it can."""
     programs, cache, budget = Programs(spawner), settings.places.cache_dir, settings.caches.images
     runtimes = Runtimes(programs, settings.containers.runtime, variables)
+    readiness = Readiness(runtimes, cache / "containers", network=settings.containers.network)
     puller = Puller(programs, runtimes.path, variables, budget)
     inside = (
         Inside(cache / "container-environments", settings.caches.environments, programs, variables)
@@ -129,7 +131,7 @@ async def _opened_containers(
         KeptImages(cache, budget, settings.containers, puller) as images,
         Containers(cache, images, runtimes, inside) as containers,
     ):
-        yield images, containers
+        yield images, containers, readiness
 
 
 @asynccontextmanager

@@ -15,33 +15,33 @@ from studio_runner.runner.images import IMAGE
 
 _REFUSED = "it brings a container image, and this runner runs none (--containers refused)"
 _REQUIRED = "it brings no container image, and this runner runs nothing without one (--require-container)"
-_NO_RUNTIME = "it brings a container image, and there is no container runtime here (apptainer or singularity)"
 _DOTS = re.compile(r"(^|/)\.\.?(/|$)")
 
 
 @dataclass(frozen=True)
 class Policy:
     """Says of requests why this runner leaves them to others. `find` looks for the container runtime, which may be
-    installed while the runner runs."""
+    installed while the runner runs; EnvironmentFailedError says why no container starts here."""
 
     settings: ContainerSettings
     find: FindProgram
 
     def __call__(self, request: Request) -> list[str]:
         if IMAGE not in request.artifacts:
-            return objections(request, self.settings, None)
-        return objections(request, self.settings, self._runtime())
+            return objections(request, self.settings, "")
+        return objections(request, self.settings, self._obstacle())
 
-    def _runtime(self) -> str | None:
+    def _obstacle(self) -> str:
         try:
-            return self.find()
-        except EnvironmentFailedError:
-            return None
+            self.find()
+        except EnvironmentFailedError as error:
+            return str(error)
+        return ""
 
 
-def objections(request: Request, settings: ContainerSettings, runtime: str | None) -> list[str]:
-    """Why this runner will not run the experiment, each the end of a sentence about it. `runtime` is the program
-    that runs containers, None where there is none.
+def objections(request: Request, settings: ContainerSettings, obstacle: str) -> list[str]:
+    """Why this runner will not run the experiment, each the end of a sentence about it. `obstacle` is a sentence
+    that says why containers do not start here, "" where they do.
 
     Other runners may think otherwise: such a message is left to them, as one that does not fit.
     """
@@ -50,7 +50,7 @@ def objections(request: Request, settings: ContainerSettings, runtime: str | Non
         return [_REQUIRED] if settings.require else []
     if settings.use == "refused":
         return [_REFUSED]
-    found = [] if runtime else [_NO_RUNTIME]
+    found = [f"it brings a container image, and {obstacle[0].lower()}{obstacle[1:]}"] if obstacle else []
     if settings.sources and not allowed(image, settings.sources):
         found.append(
             f"its image {image.address} comes from a place that this runner does not allow (--container-sources)"

@@ -26,7 +26,7 @@ async def prepare(trial: Trial, stack: AsyncExitStack) -> Environment:
 
     All of it goes on side by side, and the first to fail ends the rest.
     """
-    _require_allowed(trial)
+    await _require_allowed(trial)
     (trial.directory / WORKSPACE).mkdir(exist_ok=True)
     async with asyncio.TaskGroup() as group:
         entering = stack.enter_async_context(_environment(trial))
@@ -80,8 +80,10 @@ def spec_of(request: Request, gpus: Assignment = NO_ASSIGNMENT) -> EnvironmentSp
     )
 
 
-def _require_allowed(trial: Trial) -> None:
+async def _require_allowed(trial: Trial) -> None:
     """Intake leaves such messages to others; here come those that are run by name, and what was sealed."""
+    if is_contained(trial.request):
+        await trial.host.readiness.tried()
     if why := trial.host.policy(trial.request):
         raise EnvironmentUnavailableError(
             f"The experiment is not run here: {'; '.join(why)}", hint="Send it to a queue whose runners do."

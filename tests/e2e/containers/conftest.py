@@ -8,7 +8,7 @@ import sys
 import sysconfig
 import tarfile
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,18 +19,22 @@ from studio_runner.testing import Installation, artifact, command_path, installa
 
 NOBODY = 65534
 SECRET = "a secret of the runner"
-AS_ACCOUNT = Path(__file__).parent / "programs" / "as_account.py"
+PROGRAMS = Path(__file__).parent / "programs"
+AS_ACCOUNT = PROGRAMS / "as_account.py"
+AS_MOUNTER = PROGRAMS / "as_mounter.py"
+AS_CONFINED = PROGRAMS / "as_confined.py"
+STRANGER = 54321
 COMMAND = "import site; site.addsitedir({!r}); from studio_runner.cli.main import main; main()"
 LIMITS = {"cpus": 1, "ram": "400mb", "hdd": "200mb", "gpus": 0}
 
 
 @dataclass(frozen=True)
 class Account:
-    """Who runs the runner; `before` is what a command line starts with to be run as that user."""
+    """Who runs the runner; `become` is the program that becomes that user."""
 
     name: str
     uid: int
-    before: tuple[str, ...] = ()
+    become: Path = AS_ACCOUNT
 
     def start(self, home):
         """The daemon's program, less its options."""
@@ -43,7 +47,7 @@ class Account:
         if self.uid == os.geteuid():
             return (command_path(),)
         code = COMMAND.format(sysconfig.get_path("purelib"))
-        return (sys.executable, str(AS_ACCOUNT), str(self.uid), str(home), readable_python(), "-I", "-c", code)
+        return (sys.executable, str(self.become), str(self.uid), str(home), readable_python(), "-I", "-c", code)
 
 
 def readable_python():
@@ -61,8 +65,39 @@ def able(path):
     return done.returncode == 0
 
 
+def mounting_account():
+    """An ordinary user who may mount images with FUSE."""
+    if os.geteuid() != 0:
+        if not os.access("/dev/fuse", os.R_OK | os.W_OK):
+            pytest.skip("SERVER MISSING: /dev/fuse cannot be opened, and only root can change that for a test")
+        return Account("mounter", os.geteuid())
+    program = [sys.executable, str(AS_MOUNTER), str(NOBODY), "/", "/bin/sh", "-c", "exec 3<>/dev/fuse"]
+    done = subprocess.run(program, capture_output=True, text=True, check=False, timeout=30)
+    if done.returncode:
+        pytest.skip(f"SERVER MISSING: nobody can use FUSE here: {done.stderr.strip()}")
+    return Account("mounter", NOBODY, AS_MOUNTER)
+
+
+def unable_account(name):
+    if os.geteuid() != 0:
+        pytest.skip("SERVER MISSING: only root can become a user who is not able to do what others are")
+    account = Account(name, NOBODY, AS_CONFINED) if name == "confined" else Account(name, STRANGER)
+    program = [sys.executable, str(account.become), str(account.uid), "/", "/bin/true"]
+    done = subprocess.run(program, capture_output=True, text=True, check=False, timeout=30)
+    if done.returncode:
+        pytest.skip(f"SERVER MISSING: there is no such user here: {done.stderr.strip()}")
+    return account
+
+
 @pytest.fixture(scope="session", params=["root", "user"])
 def account(request, apptainer):
+    """Root and an ordinary user. For tests that ask for them by name: "mounter" may use FUSE, "confined" can make no
+    user namespace, "stranger" is not in /etc/passwd."""
+    if request.param in ("confined", "stranger"):
+        return unable_account(request.param)
+    if request.param == "mounter":
+        request.getfixturevalue("squashfuse")
+        return mounting_account()
     if request.param == "root":
         if os.geteuid() != 0:
             pytest.skip("SERVER MISSING: the tests are not run by root, so no runner of root can be tested")
@@ -199,6 +234,41 @@ def until():
     return wait
 
 
+STUBBORN = """
+import os, signal, time
+if os.environ["STUDIOML_EXPERIMENT"].endswith(".2"):
+    print("second attempt")
+    raise SystemExit
+for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+    signal.signal(number, signal.SIG_IGN)
+if not os.fork():
+    os.setsid()
+    if os.fork():
+        os._exit(0)
+open("../modeldir/ready", "w").close()
+while True:
+    time.sleep(1)
+"""
+
+
+@pytest.fixture
+def stubborn():
+    """A script that wants to outlive everything."""
+    return STUBBORN
+
+
+@pytest.fixture
+def begun(site, until):
+    """Start an experiment that is `ready`, by default a stubborn one; its key once it runs."""
+
+    def begin(image, script=STUBBORN, **experiment):
+        key = site.contained(script, image=image, **experiment)
+        until(lambda: next(site.attempts.glob(f"{key}.1/modeldir/ready"), None))
+        return key
+
+    return begin
+
+
 @pytest.fixture
 def nothing_left(until):
     """Call it with a site: no process, mount, loop device or directory of its experiments is left on this machine."""
@@ -207,19 +277,40 @@ def nothing_left(until):
         until(lambda: not place.leftovers())
         until(lambda: not traces(place))
 
+    look.traces = traces
     return look
 
 
 def traces(place):
     """What its containers left on this machine; other runners may be at work beside it."""
-    home = str(place.home)
-    mounts = [line for line in Path("/proc/self/mounts").read_text().splitlines() if home in line]
+    home, cache = str(place.home), place.cache / "studio-runner"
+    mounts = [line for line in mounted_somewhere() if home in line]
     loops = [path for path in Path("/sys/block").glob("loop*/loop/backing_file") if home in path.read_text()]
     runtimes = [
-        process for process in psutil.process_iter() if keeps_things_in(process, f"{place.cache}/containers")
+        process
+        for process in psutil.process_iter()
+        if keeps_things_in(process, f"{cache}/containers") or has_open(process, f"{cache}/images")
     ]
-    work = [path for path in place.cache.glob("containers/run-*/*") if path.is_dir()]
-    return mounts + loops + runtimes + work
+    work = [path for path in cache.glob("containers/run-*/*") if path.is_dir()]
+    homes = [path for top in (place.home, place.cache) for path in top.rglob(".apptainer")]
+    return mounts + loops + runtimes + work + homes
+
+
+def has_open(process, directory):
+    """What mounts an image says nothing else about itself."""
+    try:
+        return any(file.path.startswith(directory) for file in process.open_files())
+    except (psutil.Error, OSError):
+        return False
+
+
+def mounted_somewhere():
+    """The mounts of every mount namespace that a process lives in."""
+    lines = set()
+    for process in psutil.pids():
+        with suppress(OSError):
+            lines.update(Path(f"/proc/{process}/mounts").read_text().splitlines())
+    return lines
 
 
 def keeps_things_in(process, directory):

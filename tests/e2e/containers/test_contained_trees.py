@@ -5,38 +5,16 @@ import signal
 import psutil
 import pytest
 
-STUBBORN = """
-import os, signal, time
-if os.environ["STUDIOML_EXPERIMENT"].endswith(".2"):
-    print("second attempt")
-    raise SystemExit
-for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-    signal.signal(number, signal.SIG_IGN)
-if not os.fork():
-    os.setsid()
-    if os.fork():
-        os._exit(0)
-open("../modeldir/ready", "w").close()
-while True:
-    time.sleep(1)
-"""
-
-
-@pytest.fixture(params=["sandbox", "sif"])
-def image(request, image_archive, image_sif):
-    return {"sandbox": image_archive, "sif": image_sif}[request.param]
+pytestmark = pytest.mark.parametrize(
+    ("account", "form"),
+    [("root", "sandbox"), ("root", "sif"), ("user", "sandbox"), ("user", "sif"), ("mounter", "sif")],
+    indirect=["account"],
+)
 
 
 @pytest.fixture
-def begun(site, until):
-    """Start a stubborn experiment; its key once it runs."""
-
-    def begin(image, **experiment):
-        key = site.contained(STUBBORN, image=image, **experiment)
-        until(lambda: next(site.attempts.glob(f"{key}.1/modeldir/ready"), None))
-        return key
-
-    return begin
+def image(form, image_archive, image_sif):
+    return {"sandbox": image_archive, "sif": image_sif}[form]
 
 
 def tree(daemon):
@@ -51,9 +29,9 @@ def busy(processes):
     return next(process for process in processes if process.children())
 
 
-def test_a_time_limit_leaves_nothing(site, served, image, nothing_left):
+def test_a_time_limit_leaves_nothing(site, served, image, stubborn, nothing_left):
     with served(site, "--grace", "100ms"):
-        key = site.contained(STUBBORN, image=image, max_duration="4s")
+        key = site.contained(stubborn, image=image, max_duration="4s")
         results = site.wait(key)
         nothing_left(site)
 
@@ -122,11 +100,11 @@ def test_runner_keeper_and_supervisor_are_killed_at_once(site, served, image, be
         nothing_left(site)
 
 
-def test_it_is_stopped_while_the_container_starts(site, served, image, nothing_left):
+def test_it_is_stopped_while_the_container_starts(site, served, image, stubborn, nothing_left):
     """Again and again, at other moments."""
     with served(site, "--grace", "100ms"):
         keys = [
-            site.contained(STUBBORN, image=image, max_duration=f"{20 * number}ms") for number in range(1, 30, 4)
+            site.contained(stubborn, image=image, max_duration=f"{20 * number}ms") for number in range(1, 30, 4)
         ]
         reasons = {site.wait(key).reason for key in keys}
         nothing_left(site)

@@ -1,30 +1,37 @@
 """What the runner would make of the container that a request asks for."""
 
-from collections.abc import Iterator
-from functools import partial
-
+from studio_runner.cli.checkup.containers import tried
 from studio_runner.cli.checkup.finding import Finding, Here, ok, problem
-from studio_runner.environments.containers.runtime import runtime_path
 from studio_runner.environments.images.getting import inquiry
 from studio_runner.environments.images.reference import REGISTRIES, is_reference
-from studio_runner.errors import StudioRunnerError
+from studio_runner.errors import EnvironmentFailedError, StudioRunnerError
 from studio_runner.messages.artifact import Artifact
 from studio_runner.messages.request import Request
 from studio_runner.runner.images import IMAGE, registry_image
-from studio_runner.runner.policy import Policy
+from studio_runner.runner.policy import objections
 
 _MEND = "Send it to a queue whose runners do; docs/how-to/use-containers.md says what decides."
 
 
-def container(request: Request, here: Here) -> Iterator[Finding]:
+async def container(request: Request, here: Here) -> list[Finding]:
     """Whether this runner would leave the request to others, or what it runs in."""
-    why = Policy(here.settings.containers, partial(runtime_path, here.settings.containers.runtime, here.environ))(
-        request
-    )
-    for sentence in why:
-        yield problem("container", f"this runner leaves it to others: {sentence}", _MEND)
-    if not why and (image := request.artifacts.get(IMAGE)):
-        yield ok("container", f"it runs in the image {image.address}")
+    image = request.artifacts.get(IMAGE)
+    why = objections(request, here.settings.containers, await _obstacle(here) if image else "")
+    found = [problem("container", f"this runner leaves it to others: {sentence}", _MEND) for sentence in why]
+    if image and not why:
+        found.append(ok("container", f"it runs in the image {image.address}"))
+    return found
+
+
+async def _obstacle(here: Here) -> str:
+    """Why an empty container does not start, as the runner would find out."""
+    if here.settings.containers.use == "refused":
+        return ""
+    try:
+        _, trouble = await tried(here)
+    except EnvironmentFailedError as error:
+        return str(error)
+    return str(trouble) if trouble else ""
 
 
 def own_python(request: Request, here: Here) -> Finding:

@@ -26,7 +26,7 @@ def containers(here: Here) -> Iterator[Finding]:
         yield ok("containers", "experiments that bring one are left to other runners (--containers refused)")
         return
     try:
-        said, trouble = asyncio.run(_tried(here))
+        said, trouble = asyncio.run(tried(here))
     except EnvironmentFailedError as error:
         kind = problem if settings.require else warning
         yield kind("containers", f"{error}; experiments that bring one are left to others", error.hint or "")
@@ -41,25 +41,18 @@ def containers(here: Here) -> Iterator[Finding]:
     yield from _cards(here)
 
 
-async def _tried(here: Here) -> tuple[str, EnvironmentFailedError | None]:
-    """What the runtime calls itself, and why an empty container does not start."""
-    from studio_runner.environments.containers.isolation import Box
-    from studio_runner.environments.containers.launch import Launch
+async def tried(here: Here) -> tuple[str, EnvironmentFailedError | None]:
+    """As `try_out`, with what this runner would use."""
+    from studio_runner.environments.containers.readiness import try_out
     from studio_runner.environments.containers.runtime import Runtimes
-    from studio_runner.environments.containers.trial import start_nothing
     from studio_runner.environments.programs import Programs
     from studio_runner.process.spawn import Spawner
 
     settings = here.settings.containers
     with tempfile.TemporaryDirectory(prefix="studio-runner-check-") as directory:
         async with Spawner() as spawner:
-            programs = Programs(spawner)
-            runtime = await Runtimes(programs, settings.runtime, here.environ).find()
-            (scratch := Path(directory, "scratch")).mkdir()
-            (place := Path(directory, "place")).mkdir()
-            launch = Launch(runtime, scratch, here.environ, os.geteuid())
-            box = Box(place, network=settings.network)
-            return runtime.said, await start_nothing(programs, launch, box, Path(directory, "image"))
+            runtimes = Runtimes(Programs(spawner), settings.runtime, here.environ)
+            return await try_out(runtimes, Path(directory), network=settings.network)
 
 
 def _network(*, network: bool) -> str:

@@ -42,7 +42,7 @@ async def examine(body: bytes, here: Here) -> AsyncIterator[Finding]:
         yield problem("message", str(error), "Correct the value; docs/reference/messages.md says what is accepted.")
         return
     yield ok("message", f"valid; the experiment is {request.key}")
-    for finding in (*_resources(request, here), *container(request, here), *_limits(request)):
+    for finding in (*_resources(request, here), *await container(request, here), *_limits(request)):
         yield finding
     async for finding in _environment(request, here):
         yield finding

@@ -11,6 +11,10 @@ from studio_runner.process.environ import ATTEMPT_VARIABLE, clean_environment
 _MARKS = (ATTEMPT_VARIABLE, "STUDIOML_HOME")
 """By which a runner finds the processes of a dead one's experiments; those of the runtime are among them."""
 
+MOUNTERS = ("squashfuse", "squashfuse_ll", "fuse-overlayfs", "fuse2fs", "gocryptfs")
+"""What an ordinary user's runtime mounts images with. They end by themselves, or are killed, after the container:
+while it saves its work it needs its file system."""
+
 
 class Launch:
     """Makes contained commands for one user. `scratch` is a directory that containers do not see, `environ` the
@@ -40,4 +44,4 @@ class Launch:
         argv = (*before, *options(self._runtime, box, self._empty), "--pwd", str(cwd), *rest)
         marks = {name: env[name] for name in _MARKS if name in env}
         inside = variables(self._runtime, {"LANG": "C.UTF-8", **env})
-        return Command(argv, {**self._env, **marks, **inside}, Path("/"))
+        return Command(argv, {**self._env, **marks, **inside}, Path("/"), MOUNTERS)

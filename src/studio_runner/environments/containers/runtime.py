@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from studio_runner.environments.containers.failure import last_words, mend
 from studio_runner.environments.programs import Programs, clean
 from studio_runner.errors import EnvironmentFailedError
 from studio_runner.process.base import Command
@@ -94,9 +95,8 @@ class Runtimes:
             raise EnvironmentFailedError(f"Containers cannot be run here: {error}", hint=_INSTALL) from error
         text = "\n".join(clean(line, ()) for line in lines)
         if code:
-            raise EnvironmentFailedError(
-                f"Containers cannot be run here: {' '.join(argv)} ended with {code}: {text[-300:]}", hint=_INSTALL
-            )
+            words = last_words(lines) or f"{' '.join(argv)} ended with {code}"
+            raise EnvironmentFailedError(f"Containers cannot be run here: {words}", hint=mend(words, _INSTALL))
         return text
 
 
@@ -107,8 +107,8 @@ def runtime_path(configured: Path | None, environ: Mapping[str, str]) -> str:
     for name in (str(configured),) if configured else NAMES:
         if found := shutil.which(name, path=path):
             return found
-    what = f"{configured} is not a program" if configured else "there is no container runtime"
-    raise EnvironmentFailedError(f"Containers cannot be run here: {what}", hint=_INSTALL)
+    what = f": {configured} is not a program" if configured else " (apptainer or singularity)"
+    raise EnvironmentFailedError(f"There is no container runtime here{what}", hint=_INSTALL)
 
 
 def read_runtime(path: str, said: str, help_text: str) -> Runtime | None:

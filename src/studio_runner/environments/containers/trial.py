@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-from studio_runner.environments.containers.failure import explained, fatal_words
+from studio_runner.environments.containers.failure import explained, fatal_words, is_about_room, last_words
 from studio_runner.environments.containers.isolation import Box
 from studio_runner.environments.containers.launch import Launch
 from studio_runner.environments.programs import Programs
-from studio_runner.errors import EnvironmentFailedError
+from studio_runner.errors import EnvironmentFailedError, EnvironmentUnavailableError
 
 _PROGRAM = "/studio-runner-nothing"
 _FOLDERS = ("dev", "proc", "sys", "tmp", "var/tmp", "etc", "home", "root")
@@ -22,5 +22,6 @@ async def start_nothing(programs: Programs, launch: Launch, box: Box, image: Pat
     words = fatal_words(code, "\n".join(lines).encode())
     if words is not None and _PROGRAM in words:
         return None
-    sentence, hint = explained(words or (lines[-1] if lines else f"it ended with {code}, without a word"), image)
-    return EnvironmentFailedError(sentence, hint=hint)
+    sentence, hint = explained(last_words(lines) or f"it ended with {code}, without a word", image)
+    kind = EnvironmentUnavailableError if is_about_room(sentence) else EnvironmentFailedError
+    return kind(sentence, hint=hint)

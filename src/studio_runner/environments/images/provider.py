@@ -25,6 +25,9 @@ from studio_runner.messages.units import format_duration
 
 logger = logging.getLogger(__name__)
 
+FOLDER = "images"
+"""Below the cache directory."""
+
 AGAIN = 60.0
 """Seconds after which a registry that did not answer is asked again."""
 
@@ -33,7 +36,7 @@ class KeptImages:
     """Images below `cache_dir`, at most `budget` bytes of them (0: no limit). An async context manager."""
 
     def __init__(self, cache_dir: Path, budget: int, settings: ContainerSettings, puller: Puller) -> None:
-        self._cache = ImageCache(cache_dir / "images", budget)
+        self._cache = ImageCache(cache_dir / FOLDER, budget)
         self._recheck = settings.recheck
         self._patience = settings.pull_timeout or None
         self.getter = Getter(self._cache, settings, puller)

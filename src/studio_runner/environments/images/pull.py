@@ -24,6 +24,7 @@ PROGRESS = 10.0
 _ROOM = 4
 """A pull has the layers, their content and the image at the same time."""
 
+_NOTHING = "/studio-runner-nothing"
 _SILENT = ("squashfuse", "fuse2fs", "gocryptfs", "mksquashfs output", "default keyserver", "Converting OCI blobs")
 """In lines that tell an experimenter nothing."""
 
@@ -90,17 +91,21 @@ class Puller:
 
     async def mounts(self, work: Path) -> bool | None:
         """Whether this account can run image files as they are: where it cannot, the runtime unpacks them at every
-        start. None when that cannot be tried.
+        start, or fails, as with squashfuse where /dev/fuse cannot be opened. None when that cannot be tried.
 
-        With an image that is as good as empty: nothing of a stranger's runs before it is shut off.
+        With an image that is as good as empty: nothing of a stranger's runs before it is shut off, and what is
+        missing is a program in it.
         """
         words = Words("", lambda _: None)
         probe, image = work / "probe", work / "probe.sif"
         (probe / "bin").mkdir(parents=True)
         if await self._programs.run(self._command(("build", str(image), str(probe)), {}, work), words.take):
             return None
-        await self._programs.run(self._command(("exec", "--containall", str(image), "/none"), {}, work), words.take)
-        return not any("temporary sandbox" in line for line in words.lines)
+        await self._programs.run(
+            self._command(("exec", "--containall", str(image), _NOTHING), {}, work), words.take
+        )
+        unpacked = any("temporary sandbox" in line for line in words.lines)
+        return not unpacked and any(_NOTHING in line for line in words.lines)
 
     async def _run(self, argv: Sequence[str], variables: Mapping[str, str], work: Path, words: Words) -> None:
         async with self.watched(work, words):
