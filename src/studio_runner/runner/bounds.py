@@ -99,9 +99,9 @@ class Bounds:
         """What the kernel does not hold, over the whole tree."""
         found = await self._trial.host.trees.excess(process, ram, processes)
         process.kill()
-        if ram and found.memory > ram:
-            raise Halt(of_reason(Reason.OUT_OF_MEMORY, _wanted(ram, "ram", found.memory, "in use")))
-        raise Halt(self._too_many())
+        if processes and found.processes > processes:  # a bomb soon has too much of everything
+            raise Halt(self._too_many())
+        raise Halt(of_reason(Reason.OUT_OF_MEMORY, _wanted(ram, "ram", found.memory, "in use")))
 
     async def _disk(self, process: Process) -> None:
         used = await self._trial.host.disks.excess(self._trial.directory, process, self._hdd)
