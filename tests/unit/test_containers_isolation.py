@@ -12,7 +12,7 @@ HELP = f"Options:\n  {FLAGS}\n or 'bind-paths' to disable all"
 NEW = read_runtime("/usr/bin/apptainer", "apptainer version 1.4.5", HELP)
 OLD = read_runtime("/usr/bin/singularity", "singularity version 3.5.2",
                    HELP.replace("--no-eval --no-mount ", "").replace("'bind-paths'", ""))  # fmt: skip
-BOX = Box(Path("/work/experiments/a.1"), read_only=(Path("/work/experiments/a.1/data"),))
+BOX = Box(Path("/srv/experiments/a.1"), read_only=(Path("/srv/experiments/a.1/data"),))
 EMPTY = Path("/empty")
 
 
@@ -37,13 +37,13 @@ def test_others_and_older_ones_are_refused(said):
 def test_the_attempts_directory_is_all_that_can_be_written():
     writable = [bind for bind in binds(BOX, EMPTY) if not bind.endswith(":ro")]
 
-    assert writable == ["/work/experiments/a.1:/work/experiments/a.1:rw"]
+    assert writable == ["/srv/experiments/a.1:/srv/experiments/a.1:rw"]
 
 
 def test_what_lies_in_another_comes_after_it():
     found = [bind.split(":")[1] for bind in binds(BOX, EMPTY)]
 
-    assert found.index("/work/experiments/a.1") < found.index("/work/experiments/a.1/data")
+    assert found.index("/srv/experiments/a.1") < found.index("/srv/experiments/a.1/data")
     assert found == sorted(found, key=len)
 
 
