@@ -75,7 +75,7 @@ def test_directories_that_are_closed_to_everybody_are_no_obstacle(opened, tmp_pa
     (made / "root/shut/file").touch()
     (made / "root/shut").chmod(0o000)
     opened().publish("a", made, Manifest.of(made, SANDBOX))
-    assert stat.S_IMODE((tmp_path / "images/a/root/shut").stat().st_mode) == 0o500
+    assert stat.S_IMODE((tmp_path / "images" / "a" / "root" / "shut").stat().st_mode) == 0o500
 
 
 def test_whoever_publishes_second_uses_the_first(opened, add, tmp_path):

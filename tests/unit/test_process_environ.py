@@ -56,4 +56,7 @@ def test_directories_that_this_user_may_not_look_into_are_no_obstacle(tmp_path, 
 
     monkeypatch.setattr(os, "stat", refuse)
 
-    assert clean_environment({"PATH": "/root/.cargo/bin:/usr/bin"})["PATH"] == "/root/.cargo/bin:/usr/bin"
+    assert (
+        clean_environment({"PATH": "/home/person/.cargo/bin:/usr/bin"})["PATH"]
+        == "/home/person/.cargo/bin:/usr/bin"
+    )
