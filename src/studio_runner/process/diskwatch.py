@@ -10,10 +10,9 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from studio_runner.process.limits import Tree, disk_usage
+from studio_runner.process.watcher import Watcher
 
 _TICK, _CALM = 0.25, 1.0
 """Seconds between two looks at the room on the file systems, and the longest while nothing much is written."""
@@ -56,28 +55,18 @@ class _Watched:
         return since >= max(longest, self.cost / _DUTY)
 
 
-class DiskWatch:
-    """Async context manager, for one event loop."""
+class DiskWatch(Watcher):
+    """Looks after all directories of a runner."""
 
     def __init__(self) -> None:
+        super().__init__()
         self._watched: set[_Watched] = set()
         self._wanted = asyncio.Event()
-        self._task: asyncio.Task[None] | None = None
-
-    async def __aenter__(self) -> Self:
-        self._task = asyncio.create_task(self._run(), name="watch disks")
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        if self._task:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
 
     async def excess(self, directory: Path, tree: Tree, limit: int) -> int:
         """Wait until there are more than `limit` bytes in the directory, and in removed files that the tree has
         open; that many there are."""
+        self._require_alive()
         watched = _Watched(directory, tree, limit, asyncio.get_running_loop().create_future())
         self._watched.add(watched)
         self._wanted.set()
@@ -87,6 +76,9 @@ class DiskWatch:
             self._watched.discard(watched)
             if watched.scan:
                 watched.scan.cancel()
+
+    def _awaited(self) -> list["asyncio.Future[int]"]:
+        return [one.exceeded for one in self._watched]
 
     async def _run(self) -> None:
         pause = _TICK

@@ -11,10 +11,10 @@ import time
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Self
 
 from studio_runner.process.keeper import before_others, outweigh
 from studio_runner.process.limits import Tree, memory
+from studio_runner.process.watcher import Watcher
 
 _NEAR, _FAR, _IDLE = 0.05, 0.5, 3.0
 """Longest time in seconds between two looks at a tree: over half of its limit, below, and if besides its memory
@@ -94,33 +94,28 @@ class _Budget:
         self.left -= seconds
 
 
-class TreeWatch:
-    """Async context manager, for one event loop."""
+class TreeWatch(Watcher):
+    """Looks after all trees of a runner."""
 
     def __init__(self) -> None:
+        super().__init__()
         self._watched: set[_Watched] = set()
         self._wanted = asyncio.Event()
         self._forks = _Forks()
         self._due, self._enough = 0.0, 0.0
         """The first moment, and the least number of forks, at which there is something to look at."""
         self._outweighs = False
-        self._task: asyncio.Task[None] | None = None
-
-    async def __aenter__(self) -> Self:
-        self._task = asyncio.create_task(self._run(), name="watch process trees")
-        return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if self._task:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        await super().__aexit__(kind, error, traceback)
         if self._outweighs:
             outweigh(0)
 
     async def excess(self, tree: Tree, memory: int, processes: int) -> Excess:
         """Wait until the tree has more bytes of memory or more processes and threads than this (0: any number)."""
+        self._require_alive()
         watched = _Watched(tree, memory, processes, asyncio.get_running_loop().create_future())
         if processes and not self._outweighs:
             outweigh()  # a tree may have thousands before anybody looks
@@ -132,6 +127,9 @@ class TreeWatch:
             return await watched.exceeded
         finally:
             self._watched.discard(watched)
+
+    def _awaited(self) -> list["asyncio.Future[Excess]"]:
+        return [one.exceeded for one in self._watched]
 
     async def _run(self) -> None:
         budget = _Budget(time.monotonic())
