@@ -104,6 +104,13 @@ class InvalidMessageError(ExperimentError):
         self.path, self.found, self.accepted = path, found, accepted
 
 
+class RejectedError(ExperimentError):
+    """A message that this runner must not run: not signed as its queue demands, not for its key, damaged, or played
+    again. Nothing in it is believed, so that nobody is told but the operator."""
+
+    reason = Reason.UNAUTHORISED
+
+
 class ArtifactMissingError(ExperimentError):
     """An immutable artifact is not in its store."""
 

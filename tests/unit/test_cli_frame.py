@@ -108,7 +108,7 @@ def test_a_mistyped_command_gets_a_suggestion(call, word):
 
 @pytest.mark.parametrize(
     ("flag", "words"),
-    [("--encrypt-dir", "encrypted"), ("--request-signatures-dir", "signed"), ("--k8s-namespace", "Kubernetes")],
+    [("--k8s-configmap", "Kubernetes"), ("--k8s-namespace", "Kubernetes")],
 )
 def test_a_flag_that_this_release_cannot_honour_is_refused_with_a_reason(call, flag, words):
     code, _, err = call("start", flag, "x")
@@ -153,7 +153,7 @@ def test_start_reads_the_spellings_of_existing_runners(call, started, arguments)
     ("argument", "words"),
     [
         ("-keep=perhaps", "accepted is true or false"),
-        ("-encrypt-dir=/keys", "encrypted"),
+        ("-k8s-configmap=x", "Kubernetes"),
         ("-s3-scheme=ftp", "accepted is http or https"),
         ("-nonsense", "No such option"),
     ],
@@ -167,9 +167,9 @@ def test_start_refuses_what_it_cannot_read(call, started, argument, words):
 
 
 def test_start_warns_of_variables_that_do_nothing(call, started):
-    _, _, err = call("start", "--http-address=none", ENCRYPT_DIR="/hunter2", STUDIO_RUNNER_LAESE="3")
+    _, _, err = call("start", "--http-address=none", K8S_NAMESPACE="/hunter2", STUDIO_RUNNER_LAESE="3")
 
-    assert "ENCRYPT_DIR is set and does nothing" in err
+    assert "K8S_NAMESPACE is set and does nothing" in err
     assert "did you mean STUDIO_RUNNER_LEASE?" in err
     assert "hunter2" not in err
 

@@ -213,13 +213,13 @@ def test_a_secret_is_in_no_message_and_in_no_listing(environ, tmp_path):
 def test_a_variable_that_does_nothing_is_noted(environ):
     environ |= {
         "STUDIO_RUNNER_QUEUE_MACTH": "^x$",
-        "ENCRYPT_DIR": "/keys/password",
+        "K8S_NAMESPACE": "/keys/password",
         "STUDIO_RUNNER_PORT_9090_TCP_ADDR": "10.0.0.1",
     }
 
     notes = cascade.load(environ).notes
 
-    assert [re.match(r"\w+", note)[0] for note in notes] == ["STUDIO_RUNNER_QUEUE_MACTH", "ENCRYPT_DIR"]
+    assert [re.match(r"\w+", note)[0] for note in notes] == ["STUDIO_RUNNER_QUEUE_MACTH", "K8S_NAMESPACE"]
     assert "did you mean STUDIO_RUNNER_QUEUE_MATCH?" in notes[0]
     assert "password" not in " ".join(notes)
 

@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 
 GROUPS = (
     *("places", "queues", "storage", "machine", "gpus", "limits"),
-    *("experiments", "containers", "caches", "http", "log"),
+    *("experiments", "containers", "caches", "trust", "http", "log"),
 )
 
 

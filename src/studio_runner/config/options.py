@@ -149,6 +149,8 @@ OPTIONS: tuple[Option, ...] = (
              "Collect the JSON lines of the output into the _metadata artifact."),
     _drop_in("experiments.schema_logs", kinds.SWITCH, "schema-logs",
              "Append the other lines of the output to the metadata document as well."),
+    _option("experiments.mask_output", kinds.SWITCH, "mask-output",
+            help="Hide secrets in the stored output as well; they are always hidden where output is shown."),
     _option("containers.use", kinds.USE, "containers",
             help="Whether experiments may bring a container image; refused: they are left to other runners."),
     _option("containers.require", kinds.SWITCH, "require-container",
@@ -177,6 +179,16 @@ OPTIONS: tuple[Option, ...] = (
             help="Size that the cached immutable artifacts may have together; 0: none are kept."),
     _option("caches.images", kinds.SIZE, "image-cache-size",
             help="Size that the cached container images may have together; 0: no limit."),
+    _option("trust.encrypt_dir", kinds.OPTIONAL_PATH, "encrypt-dir", reference="encrypt-dir",
+            help="Directory with the RSA key that opens encrypted messages, and its passphrase."),
+    _option("trust.request_signatures_dir", kinds.OPTIONAL_PATH, "request-signatures-dir",
+            reference="request-signatures-dir",
+            help="Directory with the Ed25519 keys of senders, files named by beginnings of queue names."),
+    _option("trust.response_signatures_dir", kinds.OPTIONAL_PATH, "response-signatures-dir",
+            reference="response-signatures-dir",
+            help="Directory with the RSA keys of readers of reports, files named by beginnings of queue names."),
+    _drop_in("trust.clear_text_messages", kinds.SWITCH, "clear-text-messages",
+             "Read messages in clear text as well; always so where there is no key for encrypted ones."),
     # no flags for what opens something: a command line can be read by everybody on the machine
     _option("reports.slack_url", kinds.URL, secret=True,
             help="Incoming webhook of Slack: where a message's slack_destination is told of start and end."),
@@ -199,10 +211,6 @@ OPTIONS: tuple[Option, ...] = (
 BY_KEY: dict[str, Option] = {option.key: option for option in OPTIONS}
 
 NOT_HERE: dict[str, str] = {
-    "clear-text-messages": "this release reads clear-text messages and no others; leave it out",
-    "encrypt-dir": "encrypted messages are not part of this release",
-    "request-signatures-dir": "signed messages are not part of this release",
-    "response-signatures-dir": "response queues are not part of this release",
     "k8s-namespace": "Kubernetes control is not part of this release",
     "k8s-configmap": "Kubernetes control is not part of this release",
 }

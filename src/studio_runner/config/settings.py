@@ -149,6 +149,8 @@ class ExperimentSettings:
     """Collect the JSON lines of the output into the `_metadata` artifact."""
     schema_logs: bool
     """Append every line of output to the metadata document as well."""
+    mask_output: bool = False
+    """Secrets are hidden in the stored output too, not only where it is shown."""
 
 
 @dataclass(frozen=True)
@@ -185,6 +187,25 @@ class CacheSettings:
     environments: int
     artifacts: int
     images: int
+
+
+@dataclass(frozen=True)
+class TrustSettings:
+    """Whose messages are believed, and for whom reports are sealed."""
+
+    encrypt_dir: Path | None = None
+    """`encryption/ssh-privatekey` and `passphrase/ssh-passphrase` in it open messages; None: none can be opened."""
+    request_signatures_dir: Path | None = None
+    """Ed25519 keys of senders; a queue whose name begins like one of the files takes signed messages only."""
+    response_signatures_dir: Path | None = None
+    """RSA keys of those who read reports, by the beginnings of queue names."""
+    clear_text_messages: bool = False
+    """Messages in clear text are read although there is a key for encrypted ones."""
+
+    @property
+    def reads_clear_text(self) -> bool:
+        """Whether a message in clear text is read at all."""
+        return self.clear_text_messages or self.encrypt_dir is None
 
 
 @dataclass(frozen=True)
@@ -230,6 +251,7 @@ class Settings:
     experiments: ExperimentSettings
     containers: ContainerSettings
     caches: CacheSettings
+    trust: TrustSettings
     reports: ReportSettings
     http: HttpSettings
     log: LogSettings
