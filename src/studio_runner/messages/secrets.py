@@ -29,12 +29,12 @@ def mask_urls(text: str) -> str:
 def without_secrets(value: Any) -> Any:
     """A copy of a JSON value without its credentials: text of secret names hidden, addresses masked."""
     if isinstance(value, dict):
-        return {name: HIDDEN if _hides(name, inner) else without_secrets(inner) for name, inner in value.items()}
+        return {name: HIDDEN if hides(name, inner) else without_secrets(inner) for name, inner in value.items()}
     if isinstance(value, list):
         return [without_secrets(inner) for inner in value]
     return mask_urls(value) if isinstance(value, str) else value
 
 
-def _hides(name: str, value: Any) -> bool:
+def hides(name: str, value: Any) -> bool:
     """Text only: an artifact may be called `tokenizer`, and `max_tokens` is a number that people want to see."""
     return name == "credentials" or (isinstance(value, str) and is_secret_name(name))
