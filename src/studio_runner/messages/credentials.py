@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 from urllib.parse import unquote
 
@@ -39,9 +39,13 @@ _OPTION = re.compile(r"--?([A-Za-z][\w-]*)(?:=(.*))?", re.DOTALL)
 
 
 def secrets_of(request: Request) -> frozenset[str]:
-    """Every secret of a message: values under secret names, credentials, and what opens addresses."""
-    found = {*_in(request.document, "", is_credential=False), *_in_arguments(request)}
-    return frozenset(value for value in found if is_telling(value))
+    """Every secret of a message, also those among the script's arguments."""
+    return secrets_in(request.document) | frozenset(filter(is_telling, _in_arguments(request)))
+
+
+def secrets_in(document: Mapping[str, Any]) -> frozenset[str]:
+    """Every secret of a JSON object: values under secret names, credentials, and what opens addresses."""
+    return frozenset(filter(is_telling, _in(document, "", is_credential=False)))
 
 
 def is_telling(value: str) -> bool:
@@ -75,10 +79,10 @@ def _signatures(query: str) -> Iterator[str]:
 
 def _in(value: Any, name: str, *, is_credential: bool) -> Iterator[str]:
     """In a JSON value that has this name; one that `is_credential` stands among credentials."""
-    if isinstance(value, dict):
+    if isinstance(value, Mapping):
         for inner_name, inner in value.items():
             yield from _in(inner, inner_name, is_credential=is_credential or inner_name == "credentials")
-    elif isinstance(value, list):
+    elif isinstance(value, list | tuple):
         for inner in value:
             yield from _in(inner, name, is_credential=is_credential)
     elif isinstance(value, str):

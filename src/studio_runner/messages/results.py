@@ -34,6 +34,7 @@ class Results:
     attempt: int | None
     time_started: float | None
     time_finished: float | None
+    hidden: Mapping[str, Any] | None = None
 
     @property
     def ok(self) -> bool:
@@ -55,12 +56,13 @@ class End(Protocol):
 
 @dataclass(frozen=True)
 class Attempted:
-    """The attempt that ended: where it ran, and when in Unix time."""
+    """The attempt that ended: where it ran, when in Unix time, and where secrets are in its output."""
 
     host: str
     number: int
     started: float
     finished: float
+    hidden: Mapping[str, Any] | None = None
 
 
 def results_document(
@@ -79,6 +81,7 @@ def results_document(
         "attempt": attempted.number,
         "time_started": attempted.started,
         "time_finished": attempted.finished,
+        **({"hidden": attempted.hidden} if attempted.hidden else {}),
     }
 
 
@@ -113,6 +116,7 @@ def parse_results(body: bytes) -> Results:
         attempt=_field(document, "attempt", int),
         time_started=_time(document, "time_started"),
         time_finished=_time(document, "time_finished"),
+        hidden=_field(document, "hidden", dict),
     )
 
 
