@@ -59,13 +59,13 @@ def _token(head: bytes, least: int, body: bytes = _WORD) -> Shape:
 
 def _parameter(name: bytes) -> Shape:
     """Of an address."""
-    one = rb"[^\s&\"'<>\\]"
+    one = rb"[!#-%(-;=?-\[\]-~]"  # what is printed, without quotes and what ends a parameter
     return Shape(name, rb"(?P<hidden>%b{6,%d})" % (one, LONGEST), rb"%b{0,%d}" % (one, LONGEST - 1))
 
 
 def _userinfo(head: bytes) -> Shape:
     """Of an address: `user:password@`, or a token alone before the `@`. (`@sha256:` is the digest of an image.)"""
-    one = rb'[^\s/@"\\<>{}?#]'
+    one = rb'[^\s/@"\\<>{}?#\x00-\x1f]'
     whole = rb"(?=%b{3,320}+@(?!sha256:))(?P<hidden>%b{0,64}:%b{1,256}|%b{16,256})@" % (one, one, one, one)
     return Shape(head, whole, rb"%b{0,320}(?:@(?:s(?:h(?:a(?:2(?:56?)?)?)?)?)?)?" % one, 330)
 

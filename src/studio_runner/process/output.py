@@ -102,8 +102,8 @@ class Output:
         self._path = path
         self._limit = max(limit, _LEAST_LIMIT) if limit else 0
         self._scanner = scanner
-        self._masker = veil.masker if veil else Masker()
-        self._stream = self._masker.stream()
+        self._veil = veil
+        self._stream = veil.masker.stream() if veil else None
         self._notes = Notes(veil.notes) if veil and veil.notes else None
         self._gap = NO_GAP
         self._at_line_start = True
@@ -137,7 +137,7 @@ class Output:
 
     def end(self) -> None:
         """The script has written its last; notes may still come. May be called twice."""
-        self._pass_on(*self._stream.take_rest())
+        self._release()
         if self._scanner:
             self._scanner.finish()
             self._scanner = None
@@ -146,7 +146,12 @@ class Output:
     def write(self, data: bytes) -> None:
         """Output of the script."""
         if data:
-            self._pass_on(*self._stream.take(data))
+            self._pass_on(*(self._stream.take(data) if self._stream else (data, ())))
+
+    def _release(self) -> None:
+        """What looked like the beginning of a secret was none."""
+        if self._stream:
+            self._pass_on(*self._stream.take_rest())
 
     def _pass_on(self, data: bytes, secrets: Spans) -> None:
         if not data:
@@ -186,8 +191,8 @@ class Output:
 
     def note(self, text: str) -> None:
         """Lines of the runner's own, on lines of their own: `[studio-runner] text`."""
-        text = self._masker.text(text)
-        lines = (_PREFIX + line.encode(errors="replace") + b"\n" for line in text.splitlines())
+        masked = self._veil.masker.text(text) if self._veil else text
+        lines = (_PREFIX + line.encode(errors="replace") + b"\n" for line in masked.splitlines())
         self._insist((b"" if self._at_line_start else b"\n") + b"".join(lines))
 
     async def drain(self, descriptor: int) -> None:
@@ -216,6 +221,7 @@ class Output:
         if data:
             self.write(data)
         elif not ended.done():
+            self._release()
             ended.set_result(None)
 
     def _insist(self, data: bytes) -> None:
