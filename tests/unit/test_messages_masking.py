@@ -252,3 +252,7 @@ def test_the_secrets_of_a_message() -> None:
         *("canary-cloud", "canary-server", "canary-session"),
         message["config"]["env"]["SERVICE_CREDENTIAL"],  # type: ignore[index]
     }
+
+
+def test_a_message_may_have_no_secrets():
+    assert secrets_of(parse_request(b'{"experiment": {"key": "k"}}')) == frozenset()

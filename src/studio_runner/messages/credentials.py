@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import zip_longest
 from typing import Any
 from urllib.parse import unquote
 
@@ -109,7 +110,7 @@ def _in_secret(value: str, name: str) -> Iterator[str]:
 def _in_arguments(request: Request) -> Iterator[str]:
     """`--password VALUE` and `--token=VALUE`."""
     arguments: Sequence[str] = script_arguments(request.experiment.args)
-    for argument, following in zip(arguments, (*arguments[1:], ""), strict=True):
+    for argument, following in zip_longest(arguments, arguments[1:], fillvalue=""):
         option = _OPTION.fullmatch(argument)
         if option and is_secret_name(option[1].replace("-", "_")):
             yield following if option[2] is None else option[2]
