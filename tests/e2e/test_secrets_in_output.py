@@ -37,7 +37,7 @@ print(" waits", flush=True)
 while "WAIT" in os.environ and not Path("../modeldir/go").exists():
     time.sleep(0.02)
 for number in range(int(os.environ["LINES"])):
-    print(number, secret, flush=number % 7 == 0)
+    print(number, secret if number % 9 == 1 else "nothing", flush=number % 7 == 0)
 raise SystemExit(f"failed with {secret}")
 """
 
@@ -117,7 +117,7 @@ def test_nobody_sees_them_while_it_runs(served, waiting, until):
             let_end(served, waiting)
             text += "".join(pieces)
         clean(text)
-        assert re.search(r"^2 \*+$", text, re.MULTILINE)
+        assert re.search(r"^1 \*+$", text, re.MULTILINE)
         assert clean(following.communicate(timeout=120)[0]) == text
 
 
@@ -126,7 +126,7 @@ def test_nobody_sees_them_when_it_is_over(served, until):
     record = served.ended(key)
     assert SECRET in served.output(key)  # the operator did not object
     text = clean(cli(served, "logs", key))
-    assert re.search(r"^4 \*+$", text, re.MULTILINE)
+    assert re.search(r"^1 \*+$", text, re.MULTILINE)
     assert clean(cli(served, "logs", "-f", key)) == text
     assert SECRET[-5:] not in cli(served, "logs", "--tail", "1", key)
     base = until(lambda: address(served))
@@ -145,7 +145,7 @@ def test_with_a_gap_nobody_sees_them_either(cache):
         place.ended(key)
         text = clean(cli(place, "logs", key))
         assert "bytes left out here" in text
-        assert re.search(r"^1999 \*+$", text, re.MULTILINE)
+        assert "\n1998 nothing\n1999 ***" in text
 
 
 def test_where_the_operator_objects_they_are_not_stored(cache):

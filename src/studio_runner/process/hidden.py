@@ -19,7 +19,7 @@ from studio_runner.process.regular import open_regular
 FOLDER = "hidden"
 MOST = 10_000
 """Places that are written down; secrets after that are not stored at all."""
-MOST_TOLD = 300
+MOST_TOLD = 500
 """Places that a record tells of; of more, neighbours are made one."""
 _FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
 

@@ -181,8 +181,10 @@ class Output:
 
     @property
     def cover(self) -> Cover:
-        """The same, for those who have the stored output only."""
-        return Cover(self.length, self.hidden)
+        """The same, for those who have the stored output only; of what is left out they need to know nothing."""
+        start, end = self._gap.offset, self._gap.offset + self._gap.omitted
+        stored = [place for place in self.hidden if place[0] < start or place[1] > end]
+        return Cover(self.length, stored)
 
     def since(self, position: int, length: int) -> bytes:
         """What the file holds from a byte on, `length` bytes at most, secrets overwritten."""
