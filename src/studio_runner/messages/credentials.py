@@ -1,13 +1,15 @@
 """Which values in a message are secret."""
 
-import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from itertools import zip_longest
 from typing import Any
 from urllib.parse import unquote
 
+from studio_runner.errors import InvalidMessageError
 from studio_runner.messages.arguments import script_arguments
+from studio_runner.messages.jsontext import read_json
 from studio_runner.messages.request import Request
 from studio_runner.messages.secrets import is_secret_name
 
@@ -35,6 +37,8 @@ _PLACEHOLDER = re.compile(r"%\w+%|\$\w+|\$?\{+[\w. ]*\}+|<\S*>|\[\S*\]")
 _NAMES_A_FILE = re.compile(r"(_file|_path|_dir|credentials)$", re.IGNORECASE)
 _PATH = re.compile(r"~|\.{0,2}/")
 _ADDRESS = re.compile(r"://(?:([^/\s@]*)@)?[^\s?#]*(?:\?(\S+))?")
+_TOKEN = 16
+"""Characters before the `@` of an address that are no user's name any more."""
 _SIGNATURE = re.compile(r"sig(nature)?$|^key$", re.IGNORECASE)
 _OPTION = re.compile(r"--?([A-Za-z][\w-]*)(?:=(.*))?", re.DOTALL)
 
@@ -46,7 +50,9 @@ def secrets_of(request: Request) -> frozenset[str]:
 
 def secrets_in(document: Mapping[str, Any]) -> frozenset[str]:
     """Every secret of a JSON object: values under secret names, credentials, and what opens addresses."""
-    return frozenset(filter(is_telling, _in(document, "", is_credential=False)))
+    found: set[str] = set()
+    _collect(dict(document), "", found, is_credential=False)
+    return frozenset(filter(is_telling, found))
 
 
 def is_telling(value: str) -> bool:
@@ -62,9 +68,9 @@ def is_telling(value: str) -> bool:
 
 def secrets_in_address(text: str) -> Iterator[str]:
     """Passwords and signatures of the addresses in a text, also as they are without percent escapes."""
-    for userinfo, query in _ADDRESS.findall(text) if "://" in text else ():
+    for userinfo, query in _ADDRESS.findall(text):
         user, colon, password = userinfo.partition(":")
-        for secret in (password if colon else user, *_signatures(query)):
+        for secret in (password if colon else user if len(user) >= _TOKEN else "", *_signatures(query)):
             yield secret
             yield unquote(secret)
 
@@ -78,33 +84,33 @@ def _signatures(query: str) -> Iterator[str]:
             yield value
 
 
-def _in(value: Any, name: str, *, is_credential: bool) -> Iterator[str]:
-    """In a JSON value that has this name; one that `is_credential` stands among credentials."""
-    if isinstance(value, Mapping):
+def _collect(value: Any, name: str, found: set[str], *, is_credential: bool) -> None:
+    """From a JSON value that has this name; one that `is_credential` stands among credentials."""
+    if isinstance(value, str):
+        if "://" in value:
+            found.update(secrets_in_address(value))
+        if (is_credential and name not in _PUBLIC) or is_secret_name(name):
+            _collect_secret(value, name, found)
+    elif isinstance(value, dict):
         for inner_name, inner in value.items():
-            yield from _in(inner, inner_name, is_credential=is_credential or inner_name == "credentials")
+            _collect(inner, inner_name, found, is_credential=is_credential or inner_name == "credentials")
     elif isinstance(value, list | tuple):
         for inner in value:
-            yield from _in(inner, name, is_credential=is_credential)
-    elif isinstance(value, str):
-        yield from secrets_in_address(value)
-        if (is_credential and name not in _PUBLIC) or is_secret_name(name):
-            yield from _in_secret(value, name)
+            _collect(inner, name, found, is_credential=is_credential)
     elif isinstance(value, int | float) and (is_credential or is_secret_name(name)):
-        yield str(value)
+        found.add(str(value))
 
 
-def _in_secret(value: str, name: str) -> Iterator[str]:
+def _collect_secret(value: str, name: str, found: set[str]) -> None:
     """The value of a secret name: itself, and what is secret in it when it is JSON (keys of service accounts)."""
     if _NAMES_A_FILE.search(name) and _PATH.match(value):
         return
-    yield value.strip()
+    found.add(value.strip())
     if value.lstrip().startswith("{"):
-        try:
-            document = json.loads(value)
-        except (ValueError, RecursionError):
-            return
-        yield from _in(document, "", is_credential=False)
+        with suppress(InvalidMessageError):
+            _collect(
+                read_json(value.encode(errors="surrogatepass"), len(value) * 4), "", found, is_credential=False
+            )
 
 
 def _in_arguments(request: Request) -> Iterator[str]:
