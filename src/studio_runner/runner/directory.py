@@ -117,6 +117,13 @@ def remove_attempt(path: Path) -> None:
     places_of(path).unlink(missing_ok=True)
 
 
+def clear_notes(working_dir: Path) -> None:
+    """Remove what is noted of the output of attempts that are gone."""
+    for path in (working_dir / FOLDER).iterdir():
+        if not (working_dir / "experiments" / path.name).exists():
+            path.unlink(missing_ok=True)
+
+
 def clear_dead_runners(working_dir: Path) -> None:
     """Remove the files of runners that died."""
     for path in (working_dir / "runners").iterdir():
