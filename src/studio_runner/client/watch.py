@@ -163,6 +163,8 @@ class _Mirror:
     def __init__(self, holdings: Holdings, record: Record, path: Path) -> None:
         self._holdings, self._record, self.path = holdings, record, path
         self._etag: str | None = None
+        self._refused: tuple[str | None, int | None] | None = None
+        """What is stored, and how far the record told of it, when it could not be shown."""
         self._places: Spans = ()
 
     def hidden(self) -> Spans:
@@ -181,11 +183,12 @@ class _Mirror:
         """Bring the copy up to date, unless it is not known yet where secrets are in the new one, which takes the
         place of the old one; that tells the reader of it."""
         state = await state_of(self._record, OUTPUT, self._holdings.opener)
-        if state is None or state.etag == self._etag:
+        if state is None or state.etag == self._etag or (state.etag, self._view.until) == self._refused:
             return
         try:
             async with stored_output(self._record, self._holdings.opener) as path:
                 if path is None or not await self._may_show(path):
+                    self._refused = (state.etag, self._view.until)
                     return
                 await asyncio.to_thread(os.replace, path, self.path)
         except NotFoundError:
@@ -195,6 +198,9 @@ class _Mirror:
     async def _may_show(self, path: Path) -> bool:
         """The record is read after the output, and tells of it later than it is stored."""
         self._record = await current(self._holdings, self._record.key)
-        view = view_of(self._holdings).of_stored(self._record)
-        self._places = view.hidden()
-        return may_show(path, view)
+        self._places = self._view.hidden()
+        return may_show(path, self._view)
+
+    @property
+    def _view(self) -> View:
+        return view_of(self._holdings).of_stored(self._record)
