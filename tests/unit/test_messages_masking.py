@@ -238,6 +238,8 @@ def test_the_secrets_of_a_message() -> None:
                 "SERVICE_CREDENTIAL": json.dumps({"private_key": PEM, "type": "service_account"}),
                 "DATABASE_URL": "postgres://me:canary%2Fdb@h.example/x",
                 "HOME_TOKEN": "%HOME%",
+                "SSH_KEY": "~/.ssh/canary_rsa.pem",
+                "FERNET_KEY": "canary-fernet",
             },
             "cloud": {"queue": {"rmq": "amqp://me:canary-rmq@h.example/%2f"}, "aws": {"secret_key": "canary-cloud"}},
             "server": {"authorization": "canary-server"},
@@ -249,7 +251,7 @@ def test_the_secrets_of_a_message() -> None:
     assert found == {
         *("canary-arg1", "canary arg2", "canary-index", "canary-sig", "canary-id", "canary-key"),
         *("canary-jwt", "canary%20p", "canary-env", PEM.strip(), "canary%2Fdb", "canary/db", "canary-rmq"),
-        *("canary-cloud", "canary-server", "canary-session"),
+        *("canary-cloud", "canary-server", "canary-session", "canary-fernet"),
         message["config"]["env"]["SERVICE_CREDENTIAL"],  # type: ignore[index]
     }
 

@@ -36,6 +36,7 @@ _ONE_CHARACTER = re.compile(r"(.)\1*", re.DOTALL)
 _PLACEHOLDER = re.compile(r"%\w+%|\$\w+|\$?\{+[\w. ]*\}+|<\S*>|\[\S*\]")
 _NAMES_A_FILE = re.compile(r"(_file|_path|_dir|credentials)$", re.IGNORECASE)
 _PATH = re.compile(r"~|\.{0,2}/")
+_FILE = re.compile(r"(~|\.{0,2})/[\w./-]*\.[A-Za-z]{2,5}")
 _ADDRESS = re.compile(r"://(?:([^/\s@]*)@)?[^\s?#]*(?:\?(\S+))?")
 _TOKEN = 16
 """Characters before the `@` of an address that are no user's name any more."""
@@ -103,7 +104,7 @@ def _collect(value: Any, name: str, found: set[str], *, is_credential: bool) -> 
 
 def _collect_secret(value: str, name: str, found: set[str]) -> None:
     """The value of a secret name: itself, and what is secret in it when it is JSON (keys of service accounts)."""
-    if _NAMES_A_FILE.search(name) and _PATH.match(value):
+    if _FILE.fullmatch(value) or (_NAMES_A_FILE.search(name) and _PATH.match(value)):
         return
     found.add(value.strip())
     if value.lstrip().startswith("{"):

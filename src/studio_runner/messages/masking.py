@@ -62,23 +62,29 @@ class Masker:
 
     def spans(self, data: bytes) -> Spans:
         """Where the secrets are."""
-        return self.look(data)[0]
+        return self.look(data, ended=True)[0]
 
     def stream(self) -> "Stream":
         return Stream(self)
 
-    def look(self, data: bytes, passed: int = 0) -> tuple[Spans, int]:
-        """Where the secrets are, and where that begins which more bytes may make one (or a longer one). What ends
-        in the first `passed` bytes was looked at before."""
-        found, undecided = [], len(data) - self._begun(data)
+    def look(self, data: bytes, passed: int = 0, *, ended: bool = False) -> tuple[Spans, int]:
+        """Where the secrets are, and where that begins which more bytes may make one or a longer one, unless there
+        are none to come; what is behind that is to be looked at again. What ends in the first `passed` bytes was
+        looked at before."""
+        found: list[tuple[int, int]] = []
+        covered, undecided = 0, len(data) if ended else len(data) - self._begun(data)
         for which, start, end in self._automaton.find_matches_as_indexes(data, overlapping=True):
-            if end <= passed:  # it was looked at with what stands before it
+            if end <= passed or start >= undecided:
                 continue
             for target in self._targets[which]:
+                shaped = isinstance(target, Shape)
+                if shaped and start < covered:  # it is a part of another
+                    continue
                 begin, stop, is_open = target.look(data, start)
                 if stop > begin:
                     found.append((begin, stop))
-                if is_open:
+                    covered = max(covered, stop) if shaped else covered
+                if is_open and not ended:
                     undecided = min(undecided, start)
         return merged(found) if found else (), undecided
 
@@ -171,7 +177,7 @@ class Stream:
         return self._pass_on(whole, spans, max(undecided, self._passed))
 
     def take_rest(self) -> tuple[bytes, Spans]:
-        spans, _ = self._masker.look(self._data, self._passed)
+        spans, _ = self._masker.look(self._data, self._passed, ended=True)
         return self._pass_on(self._data, spans, len(self._data))
 
     def _pass_on(self, whole: bytes, spans: Spans, until: int) -> tuple[bytes, Spans]:

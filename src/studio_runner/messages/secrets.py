@@ -6,7 +6,8 @@ from typing import Any
 HIDDEN = "***"
 
 _SECRET_NAME = re.compile(
-    r"secret|passw(or)?d|passphrase|token(?!i[sz])|credential|access_?key|api_?key|private_?key|authori[sz]ation|jwt|_pat$|^pat$",
+    r"secret|passw(or)?d|passphrase|token(?!i[sz])|credential|access_?key|api_?key|private_?key|authori[sz]ation|jwt|_pat$|^pat$"
+    r"|connection_?string|(?-i:[A-Z0-9]_(KEY|PWD|SAS)$)",
     re.IGNORECASE,
 )
 _USERINFO = re.compile(r"(?<=://)[^/\s@]*@(?!sha256:)")  # that would be the digest of an image

@@ -5,9 +5,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
 
-LONGEST = 4096
-"""Bytes of a token; no more of one is hidden."""
+_TOKEN, _LONG = 512, 4096
+"""Bytes of a token, and of one that may hold others; no more of one is hidden."""
 _WORD = rb"[A-Za-z0-9_-]"
+_DIGIT = rb"(?=[A-Za-z._~+/=-]{0,64}[0-9])"
+"""Words have none."""
 _LONGEST_KEY = 8192
 _KEY_LINES = rb'(?:[A-Za-z0-9+/=\\"]|[\r\n]+[ \t]{0,16}){0,%d}' % _LONGEST_KEY
 
@@ -28,7 +30,7 @@ class Shape:
     head: bytes
     whole: bytes
     begun: bytes
-    most: int = LONGEST
+    most: int = _TOKEN
     apart: bool = False
 
     def look(self, data: bytes, start: int) -> Found:
@@ -51,16 +53,21 @@ class Shape:
         return (rb"(?<![A-Za-z0-9])" if self.apart else b"") + re.escape(self.head)
 
 
-def _token(head: bytes, least: int, body: bytes = _WORD) -> Shape:
+def _token(head: bytes, least: int, body: bytes = _WORD, condition: bytes = b"") -> Shape:
     """A word of its own that begins with `head` and goes on for `least` characters or more."""
-    whole, begun = rb"(?P<hidden>%b{%d,%d})" % (body, least, LONGEST), rb"%b{0,%d}" % (body, LONGEST - 1)
-    return Shape(head, whole, begun, apart=True)
+    whole = rb"%b(?P<hidden>%b{%d,%d})" % (condition, body, least, _TOKEN)
+    return Shape(head, whole, rb"%b{0,%d}" % (body, _TOKEN - 1), apart=True)
+
+
+def _long(head: bytes, before: bytes, body: bytes, least: int) -> Shape:
+    """`before` and at least so many characters."""
+    whole, begun = rb"%b(?P<hidden>%b{%d,%d})" % (before, body, least, _LONG), rb"%b{0,%d}" % (body, _LONG - 1)
+    return Shape(head, whole, begun, _LONG)
 
 
 def _parameter(name: bytes) -> Shape:
     """Of an address."""
-    one = rb"[!#-%(-;=?-\[\]-~]"  # what is printed, without quotes and what ends a parameter
-    return Shape(name, rb"(?P<hidden>%b{6,%d})" % (one, LONGEST), rb"%b{0,%d}" % (one, LONGEST - 1))
+    return _long(name, b"", rb"[!#-%(-;=?-\[\]-~]", 6)  # what is printed, without quotes and what ends a parameter
 
 
 def _userinfo(head: bytes) -> Shape:
@@ -87,33 +94,25 @@ SHAPES = (
     _token(b"glpat-", 16),
     *(_token(head, 10) for head in (b"xoxb-", b"xoxp-", b"xoxa-", b"xoxr-", b"xoxs-", b"xoxe-", b"xapp-")),
     _token(b"hf_", 30, rb"[A-Za-z0-9]"),
-    Shape(
-        b"sk-",
-        rb"(?=[A-Za-z_-]{0,64}[0-9])(?P<hidden>[\w-]{20,%d})" % LONGEST,
-        rb"[\w-]{0,%d}" % (LONGEST - 1),
-        apart=True,
-    ),
+    _token(b"sk-", 20, condition=_DIGIT),
     _token(b"sk_live_", 16),
     _token(b"npm_", 30, rb"[A-Za-z0-9]"),
     _token(b"pypi-", 50),
     _token(b"AIza", 35),
     Shape(  # a JSON web token
         b"eyJ",
-        rb"(?P<hidden>[\w-]{8,%d}={0,2}\.[\w-]{8,%d}={0,2}(?:\.[\w.=-]{0,%d})?)" % (3 * (LONGEST,)),
-        rb"[\w.=-]{0,%d}" % (LONGEST - 1),
+        rb"(?P<hidden>[\w-]{8,%d}+\.[\w-]{8,%d}+(?:\.[\w.-]{0,%d})?)" % (_TOKEN, _LONG, _TOKEN),
+        rb"[\w-]{0,%d}+(?:\.[\w.-]{0,%d})?" % (_TOKEN, _LONG),
+        most=_LONG,
         apart=True,
     ),
     Shape(b"hooks.slack.com/services/", rb"(?P<hidden>[A-Za-z0-9/_-]{20,100})", rb"[A-Za-z0-9/_-]{0,99}", 100),
-    Shape(
-        b"Bearer ",
-        rb"(?=[A-Za-z._~+/=-]{0,64}[0-9])(?P<hidden>[A-Za-z0-9._~+/=-]{16,%d})" % LONGEST,
-        rb"[A-Za-z0-9._~+/=-]{0,%d}" % (LONGEST - 1),
-    ),
+    _long(b"Bearer ", _DIGIT, rb"[A-Za-z0-9._~+/=-]", 16),
     Shape(
         b"uthorization",
-        rb"[\"']?[:=] ?[\"']?(?:Basic|Bearer|Token|token|AWS) (?P<hidden>[^\s\"'\\]{6,%d})" % LONGEST,
-        rb"[\"']?(?:[:=] ?[\"']?(?:[A-Za-z]{0,6}(?: [^\s\"'\\]{0,%d})?)?)?" % (LONGEST - 1),
-        LONGEST + 16,
+        rb"[\"']?[:=] ?[\"']?(?:Basic|Bearer|Token|token|AWS) (?P<hidden>[^\s\"'\\]{6,%d})" % _LONG,
+        rb"[\"']?(?:[:=] ?[\"']?(?:[A-Za-z]{0,6}(?: [^\s\"'\\]{0,%d})?)?)?" % (_LONG - 1),
+        _LONG,
     ),
     Shape(
         b"-----BEGIN ",
