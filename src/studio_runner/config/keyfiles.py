@@ -70,6 +70,8 @@ class KeyDirectory(Generic[T]):
             content, status = _content(path)
         except FileNotFoundError:  # a moment ago it was there
             raise KeyUnsettledError(f"The key file {path} was just removed") from None
+        except OSError as error:
+            raise KeyFileError(f"The key file {path} cannot be read: {error.strerror}") from error
         try:
             _check_writers(path, status)
             return self.parse(content)
@@ -143,11 +145,13 @@ def public_content(path: Path) -> bytes:
 def _content(path: Path) -> tuple[bytes, os.stat_result]:
     """OSError when it cannot be read; KeyFileError when it is no regular file (links are followed) or too long."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    with os.fdopen(descriptor, "rb", buffering=0) as file:
+    try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             raise KeyFileError(f"The key file {path} is no regular file")
-        content = file.read(LARGEST + 1)
+        content = os.read(descriptor, LARGEST + 1)
+    finally:
+        os.close(descriptor)
     if len(content) > LARGEST:
         raise KeyFileError(f"The key file {path} has more than {LARGEST} bytes")
     return content, status
