@@ -52,16 +52,19 @@ class KeyDirectory(Generic[T]):
             ) from error
         return self._read(self.path / max(names, key=len)) if names else None
 
-    def check(self) -> None:
-        """Look at all of it: KeyFileError when the directory cannot be used; a key that cannot is told of."""
+    def names(self) -> list[str]:
+        """The beginnings of queue names that have a key; KeyFileError when the directory cannot be used."""
         try:
             _check_writers(self.path, self.path.stat())
-            paths = [path for path in self.path.iterdir() if _may_be_key_of(path.name, path.name)]
+            return sorted(path.name for path in self.path.iterdir() if _may_be_key_of(path.name, path.name))
         except OSError as error:
             raise KeyFileError(f"The directory of keys {self.path} cannot be read: {error.strerror}") from error
-        for path in paths:
+
+    def check(self) -> None:
+        """KeyFileError when the directory cannot be used; a key that cannot is told of."""
+        for name in self.names():
             try:
-                self._read(path)
+                self.of(name)
             except (KeyFileError, KeyUnsettledError) as error:
                 log.warning("%s", error)
 
