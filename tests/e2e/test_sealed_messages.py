@@ -18,6 +18,12 @@ from studio_runner.testing import command_path, installation
 QUEUE = "local_signed_1"
 OPEN = "local_open"
 OTHER = Path(__file__).parents[1] / "keys" / "other-sender.pub"
+WAITS = """
+import pathlib, time
+gate = pathlib.Path(__file__).resolve().parents[4] / "gate"
+while not gate.exists():
+    time.sleep(0.05)
+"""
 HELLO = {"main.py": "print('hello')"}
 
 
@@ -187,6 +193,21 @@ def rejected_again(place, until, body):
     place.publish(body, QUEUE)
     until(lambda: len(place.dead_letters(QUEUE)) > earlier)
     return max(place.dead_letters(QUEUE), key=lambda letter: letter["at"])["reason"]
+
+
+def test_a_sealed_experiment_whose_runner_was_killed_is_run_by_the_next(place, keyed, sealer, until):
+    key, message = sealer({"main.py": WAITS})
+    gate = place.home / "gate"
+    options = ("--encrypt-dir", keyed / "own", "--request-signatures-dir", keyed / "senders", "--lease", "1s")
+    process = place.start(*map(str, options))
+    place.publish(message, QUEUE)
+    until(place.processes)
+    process.kill()
+    process.wait()
+    gate.touch()
+    with place.daemon(*map(str, options)):
+        assert place.wait(key).ok
+    assert not place.leftovers()
 
 
 def test_a_dead_letter_is_run_when_its_senders_key_is_there(place, keyed, daemon, sealer, until):

@@ -176,6 +176,7 @@ def test_what_is_refused_needs_no_room(trust, sealed):
     ticket = intake.admit("rmq_signed_1", CLEAR)
 
     assert refused(ticket.reading, "not signed")
+    assert intake.counts.rejected["rmq_signed_1"] == 1
     assert ledger.free.memory == 64 * 10**9
 
 

@@ -38,8 +38,8 @@ def unseal(sealed: str, key: OpeningKey) -> bytes:
 
 
 def decoded(text: str) -> bytes | None:
-    """Base64 in its one proper spelling; None for anything else. (Spare bits of the last character must be zero, or a
-    changed text could mean the same.)"""
+    """Base64 in its one proper spelling; None for anything else. (Spare bits of the last character must be zero, or
+    a changed text could mean the same.)"""
     try:
         found = base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError):
