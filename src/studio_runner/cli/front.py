@@ -13,6 +13,7 @@ from studio_runner.errors import UsageError
 
 if TYPE_CHECKING:  # what submitting needs is imported when something is submitted
     from studio_runner.client.holdings import Holdings
+    from studio_runner.client.sealing import Post
     from studio_runner.client.submit import Desk
     from studio_runner.config.studioml import StudioConfig
     from studio_runner.queues.base import KeptBroker
@@ -46,18 +47,29 @@ class Front:
         stores = stores_here(self.config, self.settings.places.store)
         return opened_holdings(self.config, stores, self.settings.storage)
 
-    def desk(self, holdings: "Holdings", broker: "KeptBroker", say: Callable[[str], None]) -> "Desk":
-        """All that submitting works with."""
+    def post(self) -> "Post":
+        """How this person's requests are sent; an error, before anything else is done, when that cannot be."""
+        from studio_runner.cli.passphrase import asked
+        from studio_runner.client.sealing import post_of
+
+        return post_of(self.config, asked)
+
+    def desk(
+        self, holdings: "Holdings", broker: "KeptBroker", say: Callable[[str], None], post: "Post | None" = None
+    ) -> "Desk":
+        """All that submitting works with; without `post` in clear text."""
+        from studio_runner.client.sealing import in_clear_text
         from studio_runner.client.submit import Desk
 
         active = self.session.environ.get("VIRTUAL_ENV")
-        return Desk(holdings, broker, Path(active) if active else None, say)
+        return Desk(holdings, broker, Path(active) if active else None, say, post or in_clear_text)
 
     @asynccontextmanager
     async def opened_desk(self, queue: str, say: Callable[[str], None]) -> AsyncIterator["Desk"]:
         """All that submitting to this queue works with."""
+        post = self.post()
         async with self.opened_holdings() as holdings, broker_for(queue, self.settings) as broker:
-            yield self.desk(holdings, broker, say)
+            yield self.desk(holdings, broker, say, post)
 
     def queue_name(self, chosen: str | None, otherwise: str | None = None) -> str:
         """The queue that is named, else that of an earlier try or of the configuration, else the default one."""

@@ -36,6 +36,7 @@ COMMANDS: dict[str, Entry] = {
     "queues": Entry("queues", "Show the queues, or the dead letters of one.", RUNNER),
     "requeue": Entry("requeue", "Put dead letters back on their queue.", RUNNER),
     "doctor": Entry("doctor", "Say what works on this machine and what does not.", RUNNER),
+    "keys": Entry("keys", "Make and inspect keys, and say whose messages are taken.", RUNNER),
     "config": Entry("config", "Show the settings and where they come from.", RUNNER),
     "completion": Entry("completion", "Print the completion script of a shell.", RUNNER),
 }

@@ -145,8 +145,9 @@ class QueueKeeper(Protocol):
         """Put one dead letter (or all) back on the queue with a fresh budget; returns how many."""
         ...
 
-    async def withdraw(self, queue: str, key: str) -> bool:
-        """Take the waiting message of experiment `key` off the queue; False when it is not waiting there."""
+    async def withdraw(self, queue: str, name: str) -> bool:
+        """Take the waiting message of this name (`messages.naming`) off the queue; False when it is not waiting
+        there."""
         ...
 
 

@@ -105,8 +105,8 @@ class LocalBroker:
     async def revive(self, queue: str, name: str | None = None) -> int:
         return await self._keep("returning dead letters", queue, lambda place: keeping.revive(place, name))
 
-    async def withdraw(self, queue: str, key: str) -> bool:
-        return await self._keep("withdrawing a message", queue, lambda place: keeping.withdraw(place, key))
+    async def withdraw(self, queue: str, name: str) -> bool:
+        return await self._keep("withdrawing a message", queue, lambda place: keeping.withdraw(place, name))
 
     async def remove(self, queue: str) -> bool:
         """Delete a queue in which nothing waits, nor runs; False when something does. Dead letters stay."""

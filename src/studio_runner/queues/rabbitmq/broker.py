@@ -115,8 +115,8 @@ class RabbitBroker:
     async def revive(self, queue: str, name: str | None = None) -> int:
         return await self._errands.run((await self._keeper(queue)).revive(name))
 
-    async def withdraw(self, queue: str, key: str) -> bool:
-        return await self._errands.run((await self._keeper(queue)).withdraw(key))
+    async def withdraw(self, queue: str, name: str) -> bool:
+        return await self._errands.run((await self._keeper(queue)).withdraw(name))
 
     async def remove(self, queue: str) -> bool:
         """Delete a queue in which nothing waits and to which nobody listens; False when not. Dead letters stay."""

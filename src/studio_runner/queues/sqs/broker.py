@@ -112,8 +112,8 @@ class SqsBroker:
     async def revive(self, queue: str, name: str | None = None) -> int:
         return await self._keeping.revive(queue, name)
 
-    async def withdraw(self, queue: str, key: str) -> bool:
-        return await self._keeping.withdraw(queue, key)
+    async def withdraw(self, queue: str, name: str) -> bool:
+        return await self._keeping.withdraw(queue, name)
 
     # -- looking after held messages ----------------------------------------------------------------------------
 
