@@ -52,7 +52,20 @@ class KeyDirectory(Generic[T]):
             ) from error
         return self._read(self.path / max(names, key=len)) if names else None
 
-    def _read(self, path: Path) -> T | None:
+    def check(self) -> None:
+        """Look at all of it: KeyFileError when the directory cannot be used; a key that cannot is told of."""
+        try:
+            _check_writers(self.path, self.path.stat())
+            paths = [path for path in self.path.iterdir() if _may_be_key_of(path.name, path.name)]
+        except OSError as error:
+            raise KeyFileError(f"The directory of keys {self.path} cannot be read: {error.strerror}") from error
+        for path in paths:
+            try:
+                self._read(path)
+            except (KeyFileError, KeyUnsettledError) as error:
+                log.warning("%s", error)
+
+    def _read(self, path: Path) -> T:
         try:
             content, status = key_content(path)
         except FileNotFoundError:  # a moment ago it was there
