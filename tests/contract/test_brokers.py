@@ -18,6 +18,7 @@ from studio_runner.errors import BrokerError, LeaseLostError
 from studio_runner.machine.inventory import Capacity
 from studio_runner.machine.ledger import Ledger
 from studio_runner.machine.need import Need
+from studio_runner.messages.naming import name_of
 from studio_runner.queues.base import Delivery
 from studio_runner.queues.layout import ClaimName, RootPlace
 from studio_runner.queues.local import LocalBroker, LocalQueueOptions
@@ -447,6 +448,15 @@ async def test_a_waiting_experiment_is_withdrawn(broker):
     assert await broker.withdraw(QUEUE, "experiment-1")
     assert not await broker.withdraw(QUEUE, "experiment-1")
     assert [delivery.body for delivery in await take(broker, 2)] == [body(0), body(2)]
+
+
+async def test_a_waiting_sealed_message_is_withdrawn_by_its_name(broker):
+    sealed = [json.dumps({"message": {"payload": f"{number},x"}}).encode() for number in range(3)]
+    for message in sealed:
+        await broker.publish(QUEUE, message)
+    assert await broker.withdraw(QUEUE, name_of(sealed[1]))
+    assert not await broker.withdraw(QUEUE, name_of(sealed[1]))
+    assert [delivery.body for delivery in await take(broker, 2)] == [sealed[0], sealed[2]]
 
 
 async def test_a_delayed_experiment_is_withdrawn(backend, broker):

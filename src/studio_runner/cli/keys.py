@@ -185,7 +185,8 @@ def _fields(report: "KeyReport") -> dict[str, object]:
         "fingerprint": report.fingerprint,
         "use": report.use,
         "note": report.note,
-        "mode": f"{report.mode}, {report.trouble or 'good'}",
+        "mode": report.mode if report.trouble else f"{report.mode}, good",
+        "trouble": report.trouble,
     }
     return {name: value for name, value in found.items() if value}
 

@@ -94,13 +94,13 @@ def _note(key: AnyKey, form: str, *, encrypted: bool) -> str | None:
         case SigningKey() if encrypted:
             return "existing clients cannot use it: it has a passphrase"
         case SigningKey() if form != _OPENSSH:
-            return "existing clients cannot use it: it is not in OpenSSH's form (ssh-keygen -p writes that)"
-        case VerifyKey() if form != _LINE:
-            return "runners cannot use it as it is: `studio-runner keys trust` installs it as they can"
+            return "existing clients cannot use it: it is not in OpenSSH's form"
         case OpeningKey() if form != _PKCS1:
             return "existing runners cannot use it: it is not in PKCS#1 PEM (ssh-keygen -p -m PEM writes that)"
+        case VerifyKey() if form != _LINE:
+            return "no runner can use it as it is: `studio-runner keys trust` installs it as they can"
         case SealingKey() if form != _PKCS1:
-            return "existing runners cannot use it: it is not in PKCS#1 PEM (ssh-keygen -e -m PEM writes that)"
+            return "existing runners cannot use it as it is: `studio-runner keys trust` installs it as they can"
     return None
 
 
