@@ -14,6 +14,7 @@ from functools import partial
 from math import inf
 
 from studio_runner.config.settings import TrustSettings
+from studio_runner.errors import RejectedError
 from studio_runner.machine.inventory import Capacity
 from studio_runner.machine.ledger import Ledger, Reservation
 from studio_runner.machine.lineup import Candidate
@@ -116,16 +117,17 @@ class Quota:
 
 @dataclass
 class QueueCounts:
-    """By queue, how often it was found or could not be read, and a message of it was looked at or left."""
+    """By queue: how often it was found or could not be read, and a message of it looked at, left or rejected."""
 
     found: Counter[str] = field(default_factory=Counter)
     failed: Counter[str] = field(default_factory=Counter)
     checked: Counter[str] = field(default_factory=Counter)
     ignored: Counter[str] = field(default_factory=Counter)
+    rejected: Counter[str] = field(default_factory=Counter)
 
     def forget(self, queue: str) -> None:
         """The queue is gone."""
-        for counter in (self.found, self.failed, self.checked, self.ignored):
+        for counter in (self.found, self.failed, self.checked, self.ignored, self.rejected):
             del counter[queue]
 
 
@@ -208,6 +210,7 @@ class Intake:
         admission = self._decide(queue, body)
         self.counts.checked[queue] += 1
         self.counts.ignored[queue] += admission is None
+        self.counts.rejected[queue] += admission is not None and isinstance(admission.reading.error, RejectedError)
         return admission
 
     @property

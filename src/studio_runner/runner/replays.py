@@ -55,8 +55,8 @@ class Replays:
     @cached_property
     def _file(self) -> sqlite3.Connection:
         """Opened when it is first needed: most runners see no sealed messages."""
-        self._path.touch(mode=0o600)
         file = sqlite3.connect(self._path, timeout=5.0, isolation_level=None)
+        self._path.chmod(0o600)
         file.executescript(_OPENING)
         file.execute("DELETE FROM settled WHERE deadline < ?", [time.time()])
         return file
