@@ -3,11 +3,12 @@ operator whose runner opens what is sealed for it."""
 
 import json
 import os
+import pty
 import signal
 import subprocess
 import sys
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -120,9 +121,13 @@ time.sleep(600)
 
 
 def test_from_submit_to_output_nobody_between_can_read_it(sender, operator):
-    sender.ok("submit", "-e", "sealed-experiment", "train.py", "secret-argument")
+    assert "sending: messages are sealed for SHA256:" in sender.call("doctor").stdout
+
+    said = sender.call("submit", "-e", "sealed-experiment", "train.py", "secret-argument").stderr
 
     [message] = messages(sender)
+    runners = operator.ok("keys", "fingerprint", "enc/encryption/ssh-privatekey").strip()
+    assert f"sealed for {runners}, signed by {sender.ok('keys', 'fingerprint', 'key').strip()}" in said
     for secret in (b"sealed-experiment", b"secret-argument", b"train.py", CANARY.encode(), b"/key"):
         assert secret not in message
     envelope = envelope_in(json.loads(message))
@@ -210,6 +215,39 @@ def test_run_needs_no_keys(sender):
     sender.configure(public_key_path="/no/such/key", signing_key_path="/no/such/key")
 
     assert "hello" in sender.ok("run", "train.py")
+
+
+def test_a_passphrase_is_asked_of_who_is_at_the_terminal_and_shown_nowhere(people, operator):
+    sender, secret = people[0], b"throw away\n"
+    sender.configure(public_key_path=str(operator.home / "enc/encryption/ssh-publickey"), signing_key_path="~/key")
+
+    made = at_a_terminal(sender, ["keys", "make", "signing", "key", "--passphrase"], secret * 2)
+    said = at_a_terminal(sender, ["submit", "train.py"], secret)
+
+    assert b"sealed for SHA256:" in said
+    assert secret.strip() not in made + said
+    assert len(messages(sender)) == 1
+    unattended = sender.call("submit", "train.py")
+    assert unattended.returncode == 2
+    assert "signing_key_passphrase_path" in unattended.stderr
+
+
+def at_a_terminal(person, words, typed):
+    """What the command says to somebody who types this, line by line, whenever it asks."""
+    said, lines = b"", typed.splitlines(keepends=True)
+    ours, theirs = pty.openpty()
+    with open(ours, "r+b", buffering=0) as end, subprocess.Popen(
+        ["setsid", "--ctty", "--wait", COMMAND, *words],
+        stdin=theirs, stdout=theirs, stderr=theirs, cwd=person.home, env={**person.environ, "TERM": "dumb"},
+    ) as process:  # fmt: skip
+        os.close(theirs)
+        with suppress(OSError):  # nobody is at the other end any more
+            while piece := end.read(4096):
+                said += piece
+                if said.endswith(b": ") and lines:
+                    end.write(lines.pop(0))
+    assert process.returncode == 0, said
+    return said
 
 
 def until(true):

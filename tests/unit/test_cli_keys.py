@@ -190,7 +190,7 @@ def test_a_key_that_others_can_use_is_called_that(call, keys):
         ("missing", "No such file"),
         ("garbage", "no public key"),
         ("empty", "it is empty"),
-        (".", "Is a directory"),
+        (".", "is no regular file"),
     ],
 )
 def test_what_cannot_be_shown_is_a_sentence_and_the_others_are_shown(call, keys, name, words):

@@ -47,12 +47,15 @@ class Front:
         stores = stores_here(self.config, self.settings.places.store)
         return opened_holdings(self.config, stores, self.settings.storage)
 
-    def post(self) -> "Post":
+    def post(self, say: Callable[[str], None]) -> "Post":
         """How this person's requests are sent; an error, before anything else is done, when that cannot be."""
         from studio_runner.cli.passphrase import asked
-        from studio_runner.client.sealing import post_of
+        from studio_runner.client.sealing import Sealer, post_of
 
-        return post_of(self.config, asked)
+        post = post_of(self.config, asked)
+        if isinstance(post, Sealer):
+            say(f"messages are {post}")
+        return post
 
     def desk(
         self, holdings: "Holdings", broker: "KeptBroker", say: Callable[[str], None], post: "Post | None" = None
@@ -67,7 +70,7 @@ class Front:
     @asynccontextmanager
     async def opened_desk(self, queue: str, say: Callable[[str], None]) -> AsyncIterator["Desk"]:
         """All that submitting to this queue works with."""
-        post = self.post()
+        post = self.post(say)
         async with self.opened_holdings() as holdings, broker_for(queue, self.settings) as broker:
             yield self.desk(holdings, broker, say, post)
 

@@ -38,7 +38,7 @@ async def _rerun(session: Session, settings: Settings, key: str, chosen: dict[st
     from studio_runner.client.submit import publish, read_back
 
     with front_of(session, settings) as front:
-        post = front.post()
+        post = front.post(say)
         async with front.opened_holdings() as holdings:
             record = await find_current(holdings, key)
             queue = front.queue_name(chosen["queue"], record.own.get("queue"))

@@ -34,6 +34,24 @@ def in_clear_text(request: Request) -> Posted:
     return Posted(request.to_json())
 
 
+@dataclass(frozen=True)
+class Sealer:
+    """Seals requests for `key`, signed with `signing`."""
+
+    key: "SealingKey"
+    signing: "SigningKey"
+
+    def __call__(self, request: Request) -> Posted:
+        from studio_runner.messages.envelope import enclosed  # noqa: PLC0415
+        from studio_runner.messages.naming import name_of  # noqa: PLC0415
+
+        body = enclosed(request, self.key, self.signing)
+        return Posted(body, name_of(body))
+
+    def __str__(self) -> str:
+        return f"sealed for {self.key.fingerprint}, signed by {self.signing.public.fingerprint}"
+
+
 def post_of(config: StudioConfig, ask: Ask) -> Post:
     """How this person's requests are sent. KeyFileError when a key cannot be used, ConfigError when one is missing:
     nothing that was to be sealed is ever sent in clear text."""
@@ -45,19 +63,7 @@ def post_of(config: StudioConfig, ask: Ask) -> Post:
         raise _half(
             config, "public_key_path", "signing_key_path", "`studio-runner keys make signing PATH` makes one"
         )
-    return sealer(_sealing_key(config.public_key_path), _signing_key(config, config.signing_key_path, ask))
-
-
-def sealer(key: "SealingKey", signing: "SigningKey") -> Post:
-    """Seals every request for `key`."""
-    from studio_runner.messages.envelope import enclosed  # noqa: PLC0415
-    from studio_runner.messages.naming import name_of  # noqa: PLC0415
-
-    def post(request: Request) -> Posted:
-        body = enclosed(request, key, signing)
-        return Posted(body, name_of(body))
-
-    return post
+    return Sealer(_sealing_key(config.public_key_path), _signing_key(config, config.signing_key_path, ask))
 
 
 def _sealing_key(path: Path) -> "SealingKey":

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from studio_runner.client.sealing import sealer
+from studio_runner.client.sealing import Sealer
 from studio_runner.config.keyfiles import OpeningKeyFile
 from studio_runner.messages.envelope import envelope_in
 from studio_runner.messages.keys import read_sealing_key, read_signing_key, read_verify_keys
@@ -59,7 +59,7 @@ def test_the_client_seals_and_signs_with_them(made, program):
 def test_the_clients_libraries_open_what_our_front_end_seals(made, program):
     request = parse_request(SAMPLE.read_bytes())
     key = read_sealing_key((made / "enc/encryption/ssh-publickey").read_bytes())
-    body = sealer(key, read_signing_key((made / "key").read_bytes()))(request).body
+    body = Sealer(key, read_signing_key((made / "key").read_bytes()))(request).body
 
     words = (made / "enc/encryption/ssh-privatekey", "throw away", made / "key.pub")
     opened = program(body.decode(), "open", *words)
