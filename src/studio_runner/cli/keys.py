@@ -56,10 +56,9 @@ def command() -> None:
 def make(*, kind: str, path: Path, comment: str | None, as_json: bool, **secret: Any) -> None:
     """Make a pair of keys at PATH. No file is written over.
 
-    \b
-    signing     Ed25519, PATH and PATH.pub: whose messages they are
-    encryption  RSA, in the directory PATH as --encrypt-dir takes it: opens messages
-    reports     RSA, PATH and PATH.pub: opens reports
+    A pair for signing is Ed25519, in PATH and PATH.pub: it says whose messages they are. One for encryption is RSA, in
+    the directory PATH, laid out as --encrypt-dir takes it: it opens messages. One for reports is RSA, in PATH and
+    PATH.pub: it opens reports.
     """
     from studio_runner.config.newkeys import PairFiles, write_pair
     from studio_runner.messages.keys import new_opening_key, new_signing_key
