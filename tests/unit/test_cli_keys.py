@@ -124,6 +124,18 @@ def test_no_private_key_is_readable_for_a_moment(ok, monkeypatch, tmp_path):
     assert opened == [("key", 0o600, True), ("key.pub", 0o644, True)]
 
 
+def test_what_is_for_others_they_can_read_whatever_the_umask(ok, keys, tmp_path):
+    before = os.umask(0o077)
+    try:
+        ok("make", "signing", "key")
+        ok("trust", "rmq_", "key.pub", "--request-signatures-dir", "senders")
+    finally:
+        os.umask(before)
+
+    assert modes(tmp_path)["key.pub"] == modes(tmp_path)["senders/rmq_"] == 0o644
+    assert modes(tmp_path)["senders"] == 0o755
+
+
 def test_what_cannot_be_written_leaves_nothing_behind(call, tmp_path):
     (tmp_path / "file").touch()
 
@@ -132,6 +144,16 @@ def test_what_cannot_be_written_leaves_nothing_behind(call, tmp_path):
     assert code == 2
     assert err.startswith("Error: The key file ")
     assert os.listdir(tmp_path) == ["file"]
+
+
+def test_a_passphrase_that_is_too_long_is_refused(call, passphrase, tmp_path):
+    passphrase.write_text("x" * 1024)
+
+    code, _, err = call("make", "signing", "key", "--passphrase-file", passphrase)
+
+    assert code == 2
+    assert "at most 1023" in err
+    assert not (tmp_path / "key").exists()
 
 
 def test_a_passphrase_is_never_asked_for_where_nobody_is(call):

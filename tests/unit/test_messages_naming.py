@@ -18,6 +18,7 @@ SEALED = json.dumps({"message": {"payload": "a2V5,ZGF0YQ==", "signature": "x"}})
         (b'{"experiment": {"key": "k"}}', "k"),
         (b'{"experiment": {"key": "k"}, "message": {"payload": "p"}}', "k"),
         (b'{"experiment": {"key": "\\u00fc"}}', "ü"),
+        ('{"experiment": {"key": "ü"}}'.encode(), "ü"),
         (b'{"experiment": {"key": 1}}', ""),
         (b'{"experiment": []}', ""),
         (b'{"message": {"payload": 3}}', ""),

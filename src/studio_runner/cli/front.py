@@ -57,15 +57,12 @@ class Front:
             say(f"messages are {post}")
         return post
 
-    def desk(
-        self, holdings: "Holdings", broker: "KeptBroker", say: Callable[[str], None], post: "Post | None" = None
-    ) -> "Desk":
-        """All that submitting works with; without `post` in clear text."""
-        from studio_runner.client.sealing import in_clear_text
+    def desk(self, holdings: "Holdings", broker: "KeptBroker", say: Callable[[str], None], post: "Post") -> "Desk":
+        """All that submitting works with."""
         from studio_runner.client.submit import Desk
 
         active = self.session.environ.get("VIRTUAL_ENV")
-        return Desk(holdings, broker, Path(active) if active else None, say, post or in_clear_text)
+        return Desk(holdings, broker, Path(active) if active else None, say, post)
 
     @asynccontextmanager
     async def opened_desk(self, queue: str, say: Callable[[str], None]) -> AsyncIterator["Desk"]:

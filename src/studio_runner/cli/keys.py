@@ -56,8 +56,8 @@ def command() -> None:
 def make(*, kind: str, path: Path, comment: str | None, as_json: bool, **secret: Any) -> None:
     """Make a pair of keys at PATH. No file is written over.
 
-    A pair for signing is Ed25519, in PATH and PATH.pub: it says whose messages they are. One for encryption is RSA, in
-    the directory PATH, laid out as --encrypt-dir takes it: it opens messages. One for reports is RSA, in PATH and
+    A pair for signing is Ed25519, in PATH and PATH.pub: it says whose messages they are. One for encryption is RSA,
+    in the directory PATH, laid out as --encrypt-dir takes it: it opens messages. One for reports is RSA, in PATH and
     PATH.pub: it opens reports.
     """
     from studio_runner.config.newkeys import PairFiles, write_pair

@@ -19,7 +19,7 @@ from studio_runner.client.hyperparameters import Hyperparameter, grid, substitut
 from studio_runner.client.lookup import find_current
 from studio_runner.client.request import KEPT, Draft, message, new_key, script_path
 from studio_runner.client.requirements import Requirements, Wanted, gather, python_version
-from studio_runner.client.sealing import Post, in_clear_text
+from studio_runner.client.sealing import Post
 from studio_runner.errors import (
     BrokerError,
     InvalidMessageError,
@@ -61,7 +61,7 @@ class Desk:
     broker: KeptBroker
     virtualenv: Path | None
     say: Say
-    post: Post = in_clear_text
+    post: Post
 
     @property
     def records(self) -> Records:

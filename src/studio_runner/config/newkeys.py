@@ -11,16 +11,12 @@ from pathlib import Path
 from studio_runner.config.keyfiles import private_content
 from studio_runner.config.publickeys import PublicKeys, read_public_keys
 from studio_runner.errors import KeyFileError, UsageError
-from studio_runner.messages.keys import (
-    OpeningKey,
-    SigningKey,
-    private_text,
-    public_text,
-    read_key,
-)
+from studio_runner.messages.keys import OpeningKey, SigningKey, private_text, public_text, read_key
 
 PRIVATE, PUBLIC = 0o600, 0o644
 """Modes of files."""
+LONGEST = 1023
+"""Bytes of a passphrase that OpenSSL takes."""
 
 _KINDS = ("local_", "rmq_", "sqs_")
 
@@ -59,10 +55,12 @@ class PairFiles:
 def write_pair(files: PairFiles, key: OpeningKey | SigningKey, passphrase: bytes | None, comment: str = "") -> None:
     """Write all of the pair's files, or none; KeyFileError says why not."""
     files.refuse_existing()
+    if passphrase and len(passphrase) > LONGEST:
+        raise UsageError(f"The passphrase has {len(passphrase)} bytes, accepted are at most {LONGEST}")
     contents = {files.private: (private_text(key, passphrase), PRIVATE)}
     if passphrase and files.passphrase:
         contents[files.passphrase] = passphrase + b"\n", PRIVATE
-    contents[files.public] = public_text(key.public, comment), PUBLIC
+    contents[files.public] = public_text(key.public, " ".join(comment.split())), PUBLIC
     _write_new(contents)
     try:
         read_key(private_content(files.private), passphrase)  # a file system that keeps no modes would show here
@@ -79,6 +77,7 @@ def _write_new(contents: Mapping[Path, tuple[bytes, int]]) -> None:
             descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
             made.append(path)
             with os.fdopen(descriptor, "wb") as file:
+                os.fchmod(descriptor, mode)  # whatever the umask is: public halves are for others
                 file.write(content)
                 file.flush()
                 os.fsync(descriptor)
@@ -117,7 +116,9 @@ def install(keys: PublicKeys, prefix: str, directory: Path, earlier: Earlier) ->
     path = directory / prefix
     content = _after(path, keys, earlier) if path.exists() else keys.text
     try:
-        directory.mkdir(mode=0o755, parents=True, exist_ok=True)
+        if not directory.exists():
+            _make_directory(directory)
+            directory.chmod(0o755)
         draft = path.with_name(f".{prefix}.{secrets.token_hex(4)}")
         _write_new({draft: (content, PUBLIC)})
         draft.rename(path)

@@ -27,7 +27,10 @@ def name_of(body: bytes) -> str:
 
 def is_called(body: bytes, name: str) -> bool:
     """Whether this is the name of the message. Quick for most that it is not the name of."""
-    if not name.startswith(_SEALED) and json.dumps(name)[1:-1].encode() not in body:
+    spellings = {name, json.dumps(name)[1:-1]}
+    if not name.startswith(_SEALED) and not any(
+        spelled.encode("utf-8", "replace") in body for spelled in spellings
+    ):
         return False
     return bool(name) and name_of(body) == name
 
