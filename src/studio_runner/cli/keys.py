@@ -57,8 +57,8 @@ def make(*, kind: str, path: Path, comment: str | None, as_json: bool, **secret:
     """Make a pair of keys at PATH. No file is written over.
 
     A pair for signing is Ed25519, in PATH and PATH.pub: it says whose messages they are. One for encryption is RSA,
-    in the directory PATH, laid out as --encrypt-dir takes it: it opens messages. One for reports is RSA, in PATH and
-    PATH.pub: it opens reports.
+    in the directory PATH, laid out as --encrypt-dir takes it: it opens messages. One for reports is RSA, in PATH
+    and PATH.pub: it opens reports.
     """
     from studio_runner.config.newkeys import PairFiles, write_pair
     from studio_runner.messages.keys import new_opening_key, new_signing_key
@@ -94,7 +94,8 @@ def show(*, files: tuple[Path, ...], passphrase_file: Path | None, as_json: bool
         print_json([asdict(report) for report in found])
     else:
         for number, report in enumerate(found):
-            click.echo("" if number else None, nl=bool(number))
+            if number:
+                click.echo()
             print_fields(_fields(report))
     for trouble in troubles:
         tell(trouble)
