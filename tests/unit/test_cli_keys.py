@@ -14,7 +14,7 @@ from studio_runner.messages.keys import read_sealing_key, read_verify_keys
 
 
 @pytest.fixture
-def call(tmp_path, monkeypatch, capsys):
+def call(_same_log, tmp_path, monkeypatch, capsys):
     """Run `studio-runner keys ...` in an empty directory: (exit code, stdout, stderr)."""
     monkeypatch.setattr("studio_runner.config.cascade.SYSTEM_FILE", tmp_path / "none.toml")
     monkeypatch.chdir(tmp_path)
