@@ -33,7 +33,7 @@ _NEXT = {
         "for those who send: public_key_path of their StudioML configuration",
     ),
     "reports": (
-        "stays with who reads the reports: studio-runner reports --key FILE",
+        "stays with who reads the reports: studio-runner reports QUEUE --key FILE",
         "for the runner's operator: studio-runner keys trust QUEUES FILE",
     ),
 }

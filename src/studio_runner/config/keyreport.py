@@ -26,7 +26,7 @@ _USES: dict[type, str] = {
     VerifyKey: "of a sender, in the runner's request_signatures_dir",
     SigningKey: "signs a sender's messages: signing_key_path",
     SealingKey: "seals messages: public_key_path of senders; or reports: the runner's response_signatures_dir",
-    OpeningKey: "opens messages, in the runner's encrypt_dir; or reports: `studio-runner reports --key`",
+    OpeningKey: "opens messages, in the runner's encrypt_dir; or reports: `studio-runner reports`",
 }
 
 
