@@ -10,8 +10,8 @@ _PLAIN = re.compile(r"(?P<name>.*)(?P<rest>)", re.DOTALL)
 def response_of(queue: str) -> str:
     """The response queue of a queue, as people write both; a response queue is its own.
 
-    The virtual host of a queue of RabbitMQ (`rmq_x@VHOST`) and the ending of a FIFO queue of SQS (`sqs_x.fifo`) stay
-    at the end.
+    What follows the name stays at the end: the virtual host of a queue of RabbitMQ (`rmq_x@VHOST`), the ending of a
+    FIFO queue of SQS (`sqs_x.fifo`).
     """
     match = _split(queue)
     return queue if match["name"].endswith(_ENDING) else f"{match['name']}{_ENDING}{match['rest']}"

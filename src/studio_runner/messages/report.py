@@ -228,7 +228,7 @@ def _number(kind: type[Number], value: Any, path: str) -> Number:
         if not isinstance(value, str):
             raise InvalidMessageError(path, repr(value)[:40], "a name or number")
         number = 0
-    return kind(number) if number in iter(kind) else kind(0)
+    return kind(number) if number in list(kind) else kind(0)
 
 
 def _whole(value: Any) -> int | None:

@@ -131,8 +131,7 @@ class Broker(Protocol):
 
     async def publish(self, queue: str, body: bytes) -> None: ...
     async def report(self, queue: str, text: bytes) -> bool:
-        """Add a report to a response queue, where messages are `text/plain`; False when there is no such queue: it is
-        not made."""
+        """Add a report to a response queue, whose messages are `text/plain`; False when there is no such queue."""
         ...
 
     async def exists(self, queue: str) -> bool: ...

@@ -25,7 +25,7 @@ def before(subject: Subject) -> Iterator[Payload]:
 
 
 def closing(event: Ended) -> Iterator[Payload]:
-    """It is over, and with it the experiment, unless the state is Stopping: then there will be another attempt, here
+    """It is over, and so is the experiment, unless the state is Stopping: then there will be another attempt, here
     or elsewhere."""
     success = event.reason is Reason.COMPLETED
     sentence = mask_urls(event.sentence)[:LONGEST]

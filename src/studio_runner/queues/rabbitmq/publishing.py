@@ -34,8 +34,8 @@ async def report(press: Press, queue: QueueName, text: bytes) -> bool:
 
 
 async def create(press: Press, queue: QueueName) -> None:
-    """The queue is made, durable, if it is not there. One that is there may have been declared otherwise, and is left
-    as it is."""
+    """Make the queue, durable, if it is not there. One that is there may have been declared otherwise, and stays as
+    it is."""
     if not await _exists(press, queue):
         async with press.channel() as channel:
             await channel.declare(queue.name)
