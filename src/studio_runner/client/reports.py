@@ -63,8 +63,8 @@ async def opened_reports(
 class ReportReader:
     """Reports of a response queue, in their order; to be entered, and iterated over.
 
-    A report is taken off the queue when the next one is asked for, or when the context is left without an error: one
-    whose reader died while dealing with it comes again. What is no report is set aside with the queue's dead letters.
+    A report is taken off the queue when the next one is asked for, or when the context is left without an error:
+    one whose reader died while dealing with it comes again. What is no report is set aside with the dead letters.
     As long as no message could be opened, those that cannot be may be for another key: they go back.
     """
 

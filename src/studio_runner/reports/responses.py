@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 MOST_LINGERING = 1000
 """Ended experiments that still have something to say; beyond that the oldest are given up."""
 CLOSING = 10.0
-"""Seconds that the runner's own end waits for what is left."""
+"""Seconds that the runner's own end waits for what is left, half of it for lines of scripts."""
 
 
 class Responses:
@@ -51,12 +51,11 @@ class Responses:
         if story is None:
             return
         if isinstance(event, Started):
-            story.say(subject, event.at, opening(event))
+            story.begin(subject, event.at, opening(event))
         elif isinstance(event, Ended):
             if not story.has_begun(subject):
-                story.say(subject, event.at, before(subject))
-            story.say(subject, event.at, closing(event))
-            story.end(subject)
+                story.begin(subject, event.at, before(subject))
+            story.end(subject, event.at, closing(event))
             self._limit()
 
     def printed(self, subject: Subject, line: bytes) -> None:
@@ -83,7 +82,10 @@ class Responses:
         if not tasks:
             return
         try:
-            await asyncio.wait(tasks, timeout=CLOSING)
+            await asyncio.wait(tasks, timeout=CLOSING / 2)
+            for story in self._stories.values():
+                story.hurry()
+            await asyncio.wait(tasks, timeout=CLOSING / 2)
         finally:
             left = sum(story.left for story in self._stories.values())
             for task in tasks:

@@ -15,11 +15,13 @@ from studio_runner.reports.sequence import gap, unique_id
 
 log = logging.getLogger(__name__)
 
-MOST_LINES, MOST_BYTES = 10_000, 1 << 20
+MOST_LINES, MOST_BYTES = 4000, 1 << 20
 """Lines of one experiment that wait; beyond that the oldest are left out."""
 MOST_BYTES_IN_ALL = 64 << 20
 LONGEST_LINE = 64 << 10
 """Bytes of a line that is reported: sealed it fits into a message of every broker."""
+BREATH = 0.002
+"""Seconds after a line, for other work: sealing takes a good part of a millisecond."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,8 @@ class _Item:
     talk: Talk
     at: float
     said: Payload | bytes
+    begins: bool = False
+    """It comes before all lines."""
 
 
 @dataclass
@@ -58,10 +62,10 @@ class Story:
         """No attempt goes on."""
         return not self._talks
 
-    def say(self, subject: Subject, at: float, payloads: Iterable[Payload]) -> None:
-        """Of an attempt that goes on, or begins with this."""
+    def begin(self, subject: Subject, at: float, payloads: Iterable[Payload]) -> None:
+        """An attempt begins."""
         talk = self._talks.setdefault(unique_id(subject), Talk(subject))
-        self._waiting += (_Item(talk, at, payload) for payload in payloads)
+        self._waiting += (_Item(talk, at, payload, begins=True) for payload in payloads)
         self._go_on()
 
     def has_begun(self, subject: Subject) -> bool:
@@ -82,9 +86,17 @@ class Story:
             self._leave_out()
         self._go_on()
 
-    def end(self, subject: Subject) -> None:
-        """All is said of this attempt."""
-        self._talks.pop(unique_id(subject)).ended = time.monotonic()
+    def end(self, subject: Subject, at: float, payloads: Iterable[Payload]) -> None:
+        """An attempt that began is over."""
+        talk = self._talks.pop(unique_id(subject))
+        talk.ended = time.monotonic()
+        self._waiting += (_Item(talk, at, payload) for payload in payloads)
+        self._go_on()
+
+    def hurry(self) -> None:
+        """Leave out the lines that wait: there is no time for more than the rest."""
+        while self._lines:
+            self._leave_out()
 
     def give_up(self) -> None:
         """Others need the room."""
@@ -107,12 +119,14 @@ class Story:
                 self._count(-1, -len(item.said))
             await self._tell(item)
             self._in_hand = 0
+            if isinstance(item.said, bytes) and not item.talk.mute:
+                await asyncio.sleep(BREATH)
         if self.is_over:
             self._forget()
 
     async def _tell(self, item: _Item) -> None:
         talk, payload = item.talk, _read(item.said) if isinstance(item.said, bytes) else item.said
-        if talk.left_out:
+        if talk.left_out and not item.begins:
             missing, talk.left_out = talk.left_out, 0
             await self._despatch.send(talk, item.at, gap(missing))
         if payload is not None:
