@@ -6,6 +6,7 @@ import signal
 import subprocess
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -53,6 +54,10 @@ class Sender:
     def keys(self):
         return self.place.home / "keys"
 
+    @property
+    def private(self):
+        return _private(self.place.home / "reader.pem", self.key)
+
     def give_key(self, key=None, name="local_te"):
         self.keys.mkdir(mode=0o700, exist_ok=True)
         (self.keys / name).write_bytes(specification.public_pem(key or self.key))
@@ -65,9 +70,7 @@ class Sender:
 
     def read(self, *options, key=None):
         """What `studio-runner reports` prints, and what it says besides."""
-        path = self.place.home / "reader.pem"
-        path.touch(0o600)
-        path.write_bytes(specification.private_pem(key or self.key))
+        path = self.private if key is None else _private(self.place.home / "other.pem", key)
         command = [command_path(), "reports", self.queue, "--key", str(path), *options]
         environment = {**self.place.environment(), **self.environment}
         done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
@@ -78,6 +81,12 @@ class Sender:
         messages = self.place.waiting(f"{self.queue}_response")
         ordered = sorted(messages, key=lambda path: (path.stat().st_mtime_ns, path.name))
         return [specification.parse(specification.opened(path.read_bytes(), self.key)) for path in ordered]
+
+
+def _private(path, key):
+    path.touch(0o600)
+    path.write_bytes(specification.private_pem(key))
+    return path
 
 
 @pytest.fixture
@@ -348,3 +357,16 @@ def test_a_response_queue_that_is_bound_to_nothing_gets_its_reports(rabbit, cach
             assert daemon.wait(60) == 0
         words = [told(report) for report in of(rabbit.reports(key), key_of_experiment)]
         assert words == [*BEGINNING, "[]", "stop", "Success"]
+
+
+def test_the_program_of_the_documentation(sender, place, monkeypatch):
+    page = (Path(__file__).parents[2] / "docs" / "how-to" / "read-reports.md").read_text()
+    program = {}
+    exec(page.split("```python\n")[1].split("```")[0], program)  # noqa: S102 - our own
+    good, bad = place.submit({"main.py": LOSSES}), place.submit({"main.py": "raise SystemExit(3)"})
+    with sender.daemon("--limit-tasks", "2"):
+        place.wait(good)
+        place.wait(bad)
+        monkeypatch.setenv("STUDIOML_HOME", str(place.home))
+        ends = asyncio.run(program["ends"](QUEUE, sender.private, {good, bad}))
+    assert {key: state.name for key, state in ends.items()} == {good: "SUCCESS", bad: "FAILED"}

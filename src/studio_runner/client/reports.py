@@ -22,7 +22,7 @@ from studio_runner.queues.registry import broker_of
 
 log = logging.getLogger(__name__)
 
-QUIET = 1.0
+QUIET = 0.5
 """Seconds without a report after which the queue is asked whether it is empty."""
 AGAIN = 5.0
 """Seconds until a broker that failed is asked again."""

@@ -77,9 +77,10 @@ class Despatch:
         if talk.key is None or talk.mute:
             return
         text = seal(write_report(report_on(talk.subject, at, payload)), talk.key).encode()
-        if await self._insisting(talk, lambda: self._boxes.report(talk.queue, text)) is False:
+        sent = await self._insisting(talk, lambda: self._boxes.report(talk.queue, text))
+        talk.mute = not sent
+        if sent is False:
             log.info("queue %s is gone: nothing more is reported of this attempt", talk.queue)
-            talk.mute = True
 
     async def _reader(self, queue: str) -> SealingKey | None:
         """The key of whoever reads this queue, if there is such a queue."""

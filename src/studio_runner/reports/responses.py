@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 
 MOST_LINGERING = 1000
 """Ended experiments that still have something to say; beyond that the oldest are given up."""
-CLOSING = 10.0
+CLOSING = 5.0
 """Seconds that the runner's own end waits for what is left, half of it for lines of scripts."""
 
 
