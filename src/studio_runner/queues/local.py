@@ -81,13 +81,16 @@ class LocalBroker:
         return self._attend().consumer(queue).deliveries(gate)
 
     async def publish(self, queue: str, body: bytes) -> None:
-        await self.create(queue)
-        await self._add(self._place.queue(queue), body, "")
+        def add(place: QueuePlace) -> None:
+            self._make(place)
+            _add(place, body, "")
+
+        await self._keep("adding a message", queue, add)
 
     async def report(self, queue: str, text: bytes) -> bool:
         if not await self.exists(queue):
             return False
-        await self._add(self._place.queue(queue), text, WHOLE)
+        await self._keep("adding a report", queue, lambda place: _add(place, text, WHOLE))
         return True
 
     async def exists(self, queue: str) -> bool:
@@ -96,12 +99,7 @@ class LocalBroker:
     # -- QueueKeeper --------------------------------------------------------------------------------------------
 
     async def create(self, queue: str) -> None:
-        place = self._place.queue(queue)
-        try:
-            self._place.root.mkdir(mode=0o700, parents=True, exist_ok=True)
-            place.messages.mkdir(exist_ok=True)
-        except OSError as error:
-            raise moves.broker_error("making the queue", place, error) from error
+        await self._keep("making the queue", queue, self._make)
 
     async def status(self, queue: str) -> QueueStatus:
         return await self._keep("counting messages", queue, keeping.status)
@@ -119,13 +117,9 @@ class LocalBroker:
         """Delete a queue in which nothing waits, nor runs; False when something does. Dead letters stay."""
         return await self._keep("deleting the queue", queue, keeping.remove)
 
-    async def _add(self, place: QueuePlace, body: bytes, ending: str) -> None:
-        # Messages of one moment keep the order of their names.
-        name = f"{time.time_ns():x}-{uuid.uuid4().hex[:12]}{ending}"
-        try:
-            await asyncio.to_thread(moves.write_whole, place.incoming, place.messages / name, body)
-        except OSError as error:
-            raise moves.broker_error("adding a message", place, error) from error
+    def _make(self, place: QueuePlace) -> None:
+        self._place.root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        place.messages.mkdir(exist_ok=True)
 
     async def _keep(self, doing: str, queue: str, work: Callable[[QueuePlace], Kept]) -> Kept:
         place = self._place.queue(queue)
@@ -157,3 +151,9 @@ class LocalBroker:
         except BrokerError as error:
             self._complaints.once(self._place.root, str(error), error.hint or "")
             return self._reported
+
+
+def _add(place: QueuePlace, body: bytes, ending: str) -> None:
+    # Messages of one moment keep the order of their names.
+    name = f"{time.time_ns():x}-{uuid.uuid4().hex[:12]}{ending}"
+    moves.write_whole(place.incoming, place.messages / name, body)
