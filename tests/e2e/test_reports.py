@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import shutil
 import signal
 import subprocess
 from contextlib import contextmanager
@@ -198,6 +199,28 @@ def test_a_broken_key_stops_no_experiment_and_sends_nothing(sender, place):
     assert place.results(experiment).ok
     assert not place.waiting(f"{QUEUE}_response")
     assert f"{sender.keys / 'local_te'} cannot be used" in place.log()
+
+
+def test_a_directory_of_keys_that_is_not_there_is_told_of_at_the_start(sender, place):
+    shutil.rmtree(sender.keys)
+    with sender.daemon() as daemon:
+        assert daemon.wait(60) == 2
+    assert f"The directory of keys {sender.keys} cannot be read" in place.log()
+
+
+def test_a_message_that_is_rejected_is_not_answered(sender, place, until):
+    senders = place.home / "senders"
+    senders.mkdir(mode=0o700)
+    shutil.copyfile(Path(__file__).parents[1] / "keys" / "sender.pub", senders / QUEUE)
+    unsigned = place.submit({"main.py": LOSSES})
+    with sender.daemon("--request-signatures-dir", str(senders)):
+        until(place.dead_letters)
+        (senders / QUEUE).unlink()
+        believed = place.submit({"main.py": LOSSES})
+        assert place.wait(believed).ok
+    assert not of(sender.reports(), unsigned)
+    assert told(sender.reports()[-1]) == "Success"
+    assert {report.experiment_id.value for report in sender.reports()} == {believed}
 
 
 def test_more_lines_than_can_be_sent_cost_neither_the_experiment_nor_its_end(sender, place):

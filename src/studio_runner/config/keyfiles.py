@@ -52,11 +52,29 @@ class KeyDirectory(Generic[T]):
             ) from error
         return self._read(self.path / max(names, key=len)) if names else None
 
-    def _read(self, path: Path) -> T | None:
+    def names(self) -> list[str]:
+        """The beginnings of queue names that have a key; KeyFileError when the directory cannot be used."""
+        try:
+            _check_writers(self.path, self.path.stat())
+            return sorted(path.name for path in self.path.iterdir() if _may_be_key_of(path.name, path.name))
+        except OSError as error:
+            raise KeyFileError(f"The directory of keys {self.path} cannot be read: {error.strerror}") from error
+
+    def check(self) -> None:
+        """KeyFileError when the directory cannot be used; a key that cannot is told of."""
+        for name in self.names():
+            try:
+                self.of(name)
+            except (KeyFileError, KeyUnsettledError) as error:
+                log.warning("%s", error)
+
+    def _read(self, path: Path) -> T:
         try:
             content, status = _content(path)
         except FileNotFoundError:  # a moment ago it was there
             raise KeyUnsettledError(f"The key file {path} was just removed") from None
+        except OSError as error:
+            raise KeyFileError(f"The key file {path} cannot be read: {error.strerror}") from error
         try:
             _check_writers(path, status)
             return self.parse(content)
@@ -130,11 +148,13 @@ def public_content(path: Path) -> bytes:
 def _content(path: Path) -> tuple[bytes, os.stat_result]:
     """OSError when it cannot be read; KeyFileError when it is no regular file (links are followed) or too long."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    with os.fdopen(descriptor, "rb", buffering=0) as file:
+    try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             raise KeyFileError(f"The key file {path} is no regular file")
-        content = file.read(LARGEST + 1)
+        content = os.read(descriptor, LARGEST + 1)
+    finally:
+        os.close(descriptor)
     if len(content) > LARGEST:
         raise KeyFileError(f"The key file {path} has more than {LARGEST} bytes")
     return content, status

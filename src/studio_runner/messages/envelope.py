@@ -36,10 +36,7 @@ class Envelope:
     def verified(self, keys: Sequence[VerifyKey]) -> VerifyKey:
         """Who of `keys` signed it; RejectedError when none did."""
         if self.signature is None or self.fingerprint is None:
-            raise RejectedError(
-                "The message is not signed, and its queue takes signed ones only",
-                hint=f"Its key is {_named(keys)}.",
-            )
+            raise unsigned(keys)
         found = signer(self.payload, self.signature, self.fingerprint, keys)
         if found is None:
             raise RejectedError(
@@ -51,6 +48,14 @@ class Envelope:
     def opened(self, key: OpeningKey) -> bytes:
         """The request inside; RejectedError when this key does not open it."""
         return unseal(self.payload, key)
+
+
+def unsigned(keys: Sequence[VerifyKey]) -> RejectedError:
+    """What is said of a message without a signature on a queue that has these keys."""
+    return RejectedError(
+        "The message is not signed, and its queue takes signed ones only",
+        hint=f"The queue's key is {_named(keys)}.",
+    )
 
 
 def envelope_in(document: Any) -> Envelope | None:

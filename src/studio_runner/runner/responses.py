@@ -12,9 +12,12 @@ from studio_runner.reports.responses import Responses
 
 
 def responses_of(settings: TrustSettings) -> Sequence[Responses]:
-    """The reporter, where there may be keys of readers."""
-    directory = settings.response_signatures_dir
-    return [Responses(KeyDirectory(directory, read_sealing_key))] if directory else []
+    """The reporter, where there may be keys of readers. KeyFileError when their directory cannot be used."""
+    if settings.response_signatures_dir is None:
+        return ()
+    keys = KeyDirectory(settings.response_signatures_dir, read_sealing_key)
+    keys.check()
+    return (Responses(keys),)
 
 
 @dataclass(frozen=True)
