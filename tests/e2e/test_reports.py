@@ -393,3 +393,19 @@ def test_the_program_of_the_documentation(sender, place, monkeypatch):
         monkeypatch.setenv("STUDIOML_HOME", str(place.home))
         ends = asyncio.run(program["ends"](QUEUE, sender.private, {good, bad}))
     assert {key: state.name for key, state in ends.items()} == {good: "SUCCESS", bad: "FAILED"}
+
+
+def test_many_experiments_at_once_have_their_order_each(rabbit, cache, key):
+    script = "for number in range(40): print([number], flush=True)"
+    with sending(rabbit, cache, key) as sender:
+        experiments = []
+        for _ in range(8):
+            experiment, body = sender.place.request(sender.place.workspace({"main.py": script}))
+            rabbit.publish(body)
+            experiments.append(experiment)
+        with sender.daemon("--limit-tasks", "8") as daemon:
+            assert daemon.wait(110) == 0
+        reports = rabbit.reports(key)
+        for experiment in experiments:
+            words = [told(report) for report in of(reports, experiment)]
+            assert words == [*BEGINNING, *(f"[{number}]" for number in range(40)), "stop", "Success"]
