@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from studio_runner.cli.broker import broker_for, with_brokers
 from studio_runner.cli.session import Session
+from studio_runner.config.responses import is_response
 from studio_runner.config.settings import Settings
 from studio_runner.errors import UsageError
 
@@ -75,7 +76,7 @@ class Front:
         """The queue that is named, else that of an earlier try or of the configuration, else the default one."""
         configured = otherwise or self.config.queue
         name = chosen or (configured if configured and configured.startswith(_KINDS) else None) or DEFAULT_QUEUE
-        if not name.startswith(_KINDS) or "/" in name or "\0" in name or name.endswith("_response"):
+        if not name.startswith(_KINDS) or "/" in name or "\0" in name or is_response(name):
             raise UsageError(
                 f"{name!r} is no name for a queue of experiments",
                 hint="Queues are named local_..., rmq_... (RabbitMQ) or sqs_... (SQS), and not ..._response.",

@@ -29,6 +29,7 @@ COMMANDS: dict[str, Entry] = {
     "logs": Entry("logs", "Print or follow the output of an experiment.", EXPERIMENTS),
     "stop": Entry("stop", "Stop an experiment, or take it off its queue.", EXPERIMENTS),
     "fetch": Entry("fetch", "Fetch an artifact of an experiment.", EXPERIMENTS),
+    "reports": Entry("reports", "Print the reports that runners sent on the experiments of a queue.", EXPERIMENTS),
     "rerun": Entry("rerun", "Queue an experiment again under a new key.", EXPERIMENTS),
     "start": Entry("start", "Run experiments from the queues.", RUNNER),
     "exec": Entry("exec_", "Run one request message, without a queue.", RUNNER),

@@ -47,7 +47,7 @@ class _Queue:
 
     @property
     def exists(self) -> bool:
-        """Somebody published to it; waiting for messages does not make a queue."""
+        """Somebody made it or published to it; waiting for messages does not make a queue."""
         return self.version > 0
 
     def add(self, message: _Message) -> None:
@@ -170,8 +170,18 @@ class MemoryBroker:
     async def publish(self, queue: str, body: bytes) -> None:
         self._queue(queue).add(_Message(next(self._serials), body))
 
+    async def report(self, queue: str, text: bytes) -> bool:
+        if not await self.exists(queue):
+            return False
+        await self.publish(queue, text)
+        return True
+
     async def exists(self, queue: str) -> bool:
         return queue in self._queues and self._queues[queue].exists
+
+    async def create(self, queue: str) -> None:
+        source = self._queue(queue)
+        source.version = max(1, source.version)
 
     async def status(self, queue: str) -> QueueStatus:
         source, now = self._queue(queue), time.monotonic()
