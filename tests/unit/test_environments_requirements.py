@@ -216,3 +216,9 @@ class TestOptions:
 )
 def test_requirement_name(line, name):
     assert requirement_name(line) == name
+
+
+@pytest.mark.parametrize("line", [" " * 300_000 + "x", "a" + " " * 300_000 + "b", "a" + "\t" * 300_000 + "@"])
+def test_a_hostile_line_takes_no_longer_than_any_other(line):
+    """Blanks alone kept the runner busy for minutes."""
+    read_requirements([line], {}, Target((3, 11)))

@@ -4,6 +4,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from studio_runner.errors import InvalidMessageError
 from studio_runner.messages.arguments import script_arguments
 from studio_runner.messages.variables import expand
 
@@ -116,3 +117,9 @@ def test_names_are_left_alone():
 @given(st.text("%AB ", max_size=20))
 def test_without_variables_nothing_changes(value):
     assert expand({"NAME": value}, {}) == {"NAME": value}
+
+
+def test_a_few_letters_do_not_stand_for_gigabytes():
+    with pytest.raises(InvalidMessageError, match=r"\$\.config\.env\.X") as refused:
+        expand({"X": "%LONG%" * 200}, {"LONG": "x" * 10_000})
+    assert "too long" in str(refused.value)
