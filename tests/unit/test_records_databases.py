@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 
+from studio_runner.config.reach import Reach
 from studio_runner.errors import Reason, StorageUnavailableError, UnauthorisedError
 from studio_runner.messages.request import Config
 from studio_runner.reports import sender, writer
@@ -344,3 +345,12 @@ async def test_changes_at_the_same_moment_are_all_kept_in_either_place(documents
     await asyncio.gather(*(records.update("k", {f"f{index}": index}) for index in range(8)))
     document = (await records.read("k")).document
     assert {f"f{index}" for index in range(8)} <= document.keys()
+
+
+def test_a_local_database_is_where_messages_may_name_files(tmp_path):
+    (tmp_path / "shared").mkdir()
+    (tmp_path / "private").mkdir()
+    databases = Databases(tmp_path / "own", reach=Reach((tmp_path / "shared",)))
+    assert databases.of(subject(local(tmp_path / "shared"))) is not None
+    assert databases.of(subject(local(tmp_path / "private"))) is None
+    assert databases.of(subject(local(tmp_path / "shared", "../private"))) is None

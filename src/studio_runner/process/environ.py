@@ -28,8 +28,8 @@ _CONTAINED = frozenset(("TZ", *_NETWORK, *(name.lower() for name in _NETWORK)))
 
 
 def public_environment(own: Mapping[str, str]) -> dict[str, str]:
-    """The part of `own` that a message may ask for (`%NAME%`): no secrets, and none of the runner's settings, as the
-    address of a webhook opens it and looks like any other."""
+    """The part of `own` that a message may ask for (`%NAME%`): no secrets, and none of the runner's settings (the
+    address of a webhook opens it, and looks like any other)."""
     return {
         name: value for name, value in own.items() if not name.startswith(PREFIX) and not is_secret(name, value)
     }
