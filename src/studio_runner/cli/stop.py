@@ -8,7 +8,7 @@ from studio_runner.cli.broker import Withdrawals
 from studio_runner.cli.experiments import BROKERS, PLACES, key_argument
 from studio_runner.cli.front import front_of
 from studio_runner.cli.options import json_option, with_settings
-from studio_runner.cli.output import print_json
+from studio_runner.cli.output import print_json, safe
 from studio_runner.cli.session import Session
 from studio_runner.config.settings import Settings
 
@@ -43,4 +43,4 @@ async def _stop(session: Session, settings: Settings, key: str, *, wait: bool, a
         Stopped.ASKED: "is stopped." if wait else "is being stopped; `studio-runner show` says when it has.",
         Stopped.OVER: f"is over already ({record.reason or record.status}).",
     }
-    click.echo(f"Experiment {record.key} {told[result]}")
+    click.echo(safe(f"Experiment {record.key} {told[result]}"))
