@@ -287,6 +287,12 @@ async def test_a_server_that_asks_for_more_time_than_there_is_is_not_waited_for(
     assert time.monotonic() - began < 4
 
 
+@pytest.mark.parametrize("region", ["evil.example/", "evil.example#", "a.b", "", "x\r\ny"])
+def test_a_region_leads_to_no_other_host(region):
+    bucket = Bucket.at("https", "s3.amazonaws.com", "data", region or None)
+    assert bucket.moved(region).netloc.removeprefix("data.") in ("s3.amazonaws.com", "s3.us-east-1.amazonaws.com")
+
+
 # Places that are no stores
 
 

@@ -214,7 +214,7 @@ def _or_empty_text(value: object) -> object:
     return "" if value is None else value
 
 
-Text = Annotated[str, BeforeValidator(_or_empty_text, json_schema_input_type=str | None)]
+Text = Annotated[SystemText, BeforeValidator(_or_empty_text, json_schema_input_type=str | None)]
 Words = Annotated[
     tuple[Word, ...], FailFast(), BeforeValidator(or_empty_array, json_schema_input_type=tuple[Word, ...] | None)
 ]

@@ -181,4 +181,4 @@ def _why(error: Exception) -> str:
 def _identity(section: StoreConfig, variables: Mapping[str, str]) -> bytes:
     """Of a database with what opens it; nothing can be learnt from it."""
     opens = {name: value for name, value in variables.items() if name.startswith("AWS_")}
-    return hashlib.sha256(json.dumps([section.model_dump(mode="json"), opens], sort_keys=True).encode()).digest()
+    return hashlib.sha256(json.dumps([section.model_dump(), opens], sort_keys=True).encode()).digest()
