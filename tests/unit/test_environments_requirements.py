@@ -216,3 +216,18 @@ class TestOptions:
 )
 def test_requirement_name(line, name):
     assert requirement_name(line) == name
+
+
+def test_a_few_letters_do_not_stand_for_gigabytes():
+    with pytest.raises(EnvironmentFailedError, match="too long"):
+        read_requirements(["${A}" * 4000], {"A": "x" * 100_000}, PYTHON_3)
+
+
+def test_a_line_goes_on_for_as_long_as_it_says():
+    assert read_requirements(["six\\", "==1.16\\", ".0", "a\\"], {}, PYTHON_3).lines == ("six==1.16.0", "a")
+
+
+@pytest.mark.parametrize("line", [" " * 300_000 + "x", "a" + " " * 300_000 + "b", "a" + "\t" * 300_000 + "@"])
+def test_a_hostile_line_takes_no_longer_than_any_other(line):
+    """Blanks alone kept the runner busy for minutes."""
+    read_requirements([line], {}, Target((3, 11)))

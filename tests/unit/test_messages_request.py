@@ -540,3 +540,18 @@ def test_gpus_are_read_in_all_the_spellings_of_clients(gpus, gpu_mem, gpu_count,
 def test_a_number_of_gpus_that_is_none_is_refused(name, value):
     with pytest.raises(ValueError, match="whole number"):
         Resources.model_validate({name: value})
+
+
+@pytest.mark.parametrize(
+    ("experiment", "config", "place"),
+    [
+        ({"pythonenv": ["a"] * 10_001}, {}, "$.experiment.pythonenv"),
+        ({"pythonenv": ["a" * 20_000]}, {}, "$.experiment.pythonenv"),
+        ({"pythonenv": ["a" * 10_000] * 200}, {}, "$.experiment.pythonenv"),
+        ({}, {"pip": ["a" * 20_000]}, "$.config.pip"),
+        ({}, {"env": {"A": "x" * 600_000, "B": "x" * 600_000}}, "$.config.env"),
+        ({}, {"env": {str(number): "x" for number in range(10_001)}}, "$.config.env"),
+    ],
+)
+def test_more_than_anybody_needs_is_refused_before_it_costs(experiment, config, place):
+    assert str(refused(message(experiment, config))).startswith(f"{place}")

@@ -189,3 +189,11 @@ def test_gpus_are_counted_by_state_and_named_where_somebody_has_them_or_should_l
 
 def test_a_runner_without_gpus_says_so():
     assert figures(Metrics())["studio_runner_capacity_gpus",] == 0
+
+
+@pytest.mark.parametrize("project", ["x" * 1_000_000, {"a": ["x"] * 100_000}])
+async def test_a_project_of_megabytes_is_not_kept(project):
+    metrics = Metrics()
+    await metrics.report(ended(subject(project=project), 1.0))
+    running = replace(IDLE, running=[subject(project=project)])
+    assert len(metrics.exposition(running)) < 50_000

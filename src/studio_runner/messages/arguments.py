@@ -8,7 +8,7 @@ _TOKEN = re.compile(
     (?P<blank> [ \t\n]+ )
   | (?P<word> [^ \t\n'"\\]+ )
   | ' (?P<single> [^']* ) '
-  | " (?P<double> (?: [^"\\] | \\. )* ) "
+  | " (?P<double> (?: [^"\\]++ | \\. )*+ ) "
   | \\ (?P<escaped> . )
     """,
     re.VERBOSE | re.DOTALL,
@@ -36,7 +36,7 @@ def _words(element: str) -> list[str]:
     if not _NEEDS_READING.search(element):
         return [element]
     words: list[str] = []
-    current: str | None = None
+    current: list[str] = []  # the parts of a word; text that is added to text again and again takes for ever
     position = 0
     while position < len(element):
         token = _TOKEN.match(element, position)
@@ -44,21 +44,22 @@ def _words(element: str) -> list[str]:
             return [element]
         position = token.end()
         if token.lastgroup != "blank":
-            current = _append(current, token)
-        elif current is not None:
-            words.append(current)
-            current = None
-    return words if current is None else [*words, current]
+            current += _part(token)
+        elif current:
+            words.append("".join(current))
+            current.clear()
+    return [*words, "".join(current)] if current else words
 
 
-def _append(current: str | None, token: re.Match[str]) -> str | None:
+def _part(token: re.Match[str]) -> list[str]:
+    """What the token adds to a word; `''` adds nothing and is a word all the same."""
     kind = token.lastgroup or ""
     text = token[kind]
     if kind == "double":
         text = _ESCAPE_IN_DOUBLE.sub(_unescaped, text)
     elif kind == "escaped" and text == _NEWLINE:  # a continued line: nothing at all, not even a word
-        return current
-    return (current or "") + text
+        return []
+    return [text]
 
 
 def _unescaped(escape: re.Match[str]) -> str:

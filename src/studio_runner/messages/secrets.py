@@ -11,7 +11,7 @@ _SECRET_NAME = re.compile(
     re.IGNORECASE,
 )
 _USERINFO = re.compile(r"(?<=://)[^/\s@]*@(?!sha256:)")  # that would be the digest of an image
-_QUERY = re.compile(r"(://[^\s?]*\?)\S+")
+_WORD = re.compile(r"\S+")
 
 
 def is_secret_name(name: str) -> bool:
@@ -19,12 +19,24 @@ def is_secret_name(name: str) -> bool:
     return _SECRET_NAME.search(name) is not None
 
 
+def is_secret(name: str, value: str) -> bool:
+    """True for variables that open something: by their name, or by an address with a password in their value."""
+    return is_secret_name(name) or mask_urls(value) != value
+
+
 def mask_urls(text: str) -> str:
     """The text without what stands before the `@` and after the `?` of addresses in it (presigned addresses carry
     their permission there)."""
     if "://" not in text:
         return text
-    return _QUERY.sub(rf"\1{HIDDEN}", _USERINFO.sub(f"{HIDDEN}@", text))
+    return _WORD.sub(_without_query, _USERINFO.sub(f"{HIDDEN}@", text))
+
+
+def _without_query(word: re.Match[str]) -> str:
+    """By hand: one expression for it would look for a `?` again behind every `://` of a hostile text."""
+    _, address, rest = word[0].partition("://")
+    query = rest.partition("?")[2] if address else ""
+    return word[0].removesuffix(query) + HIDDEN if query else word[0]
 
 
 def without_secrets(value: Any) -> Any:

@@ -160,7 +160,7 @@ class Metrics:
             self._to_run.observe(max(0.0, event.at - added))
 
     def _complete(self, subject: Subject) -> None:
-        where = (_project(subject), subject.queue)
+        where = (subject.project, subject.queue)
         if where not in self._completed and len(self._completed) >= MOST_PROJECTS:
             where = (OTHER, OTHER)
         self._completed[where] = self._completed.get(where, 0) + 1
@@ -259,7 +259,7 @@ def _gpus(gpus: Sequence[GpuFigures]) -> Iterator[Metric]:
 def _running(host: str, subjects: Sequence[Subject]) -> Metric:
     family = GaugeMetricFamily("runner_project_running", "Experiments that run now.", labels=_PROJECT)
     for subject in subjects:
-        labels = (host, _project(subject), subject.key, queue_type(subject.queue), subject.queue)
+        labels = (host, subject.project, subject.key, queue_type(subject.queue), subject.queue)
         family.add_metric(labels, 1)
     return family
 
@@ -300,7 +300,3 @@ def _artifacts(host: str, figures: ArtifactFigures) -> Iterator[Metric]:
         for artifact, count in counts.items():
             family.add_metric((host, artifact), count)
         yield family
-
-
-def _project(subject: Subject) -> str:
-    return str(subject.experiment.get("project") or "")

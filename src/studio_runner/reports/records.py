@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from studio_runner.messages.jsontext import too_deep
 from studio_runner.messages.secrets import HIDDEN, mask_urls
 from studio_runner.process.hidden import Cover
 from studio_runner.reports.documents import DirectoryDocuments, Documents
@@ -181,9 +182,9 @@ def _part(name: str) -> str:
 def _loads(name: str, content: bytes) -> dict[str, Any] | None:
     try:
         document = json.loads(content)
-    except ValueError:
+    except (ValueError, RecursionError):
         document = None
-    if isinstance(document, dict):
+    if isinstance(document, dict) and not too_deep(content, document):
         return document
     log.warning("The record of %s is not a JSON object; it is passed over", name)
     return None
