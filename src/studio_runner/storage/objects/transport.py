@@ -25,14 +25,14 @@ def transport_faults(endpoint: str) -> Iterator[None]:
         yield
     except (aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError) as error:
         raise ArtifactInvalidError(f"{endpoint} is no address of a web server") from error
-    except ValueError as error:  # of a name that is none, or of a header with a line break in it
-        raise ArtifactInvalidError(
-            f"{endpoint} cannot be asked: {error}", hint="correct the address, or the credentials that belong to it"
-        ) from error
     except TimeoutError as error:
         raise PassingError(f"{endpoint} does not answer in time") from error
     except (aiohttp.ClientError, OSError) as error:
         raise (_off_limits(error, endpoint) or _final(error, endpoint) or _passing(error, endpoint)) from error
+    except ValueError as error:  # of a name that is none, or of a header with a line break in it
+        raise ArtifactInvalidError(
+            f"{endpoint} cannot be asked: {error}", hint="correct the address, or the credentials that belong to it"
+        ) from error
 
 
 def _off_limits(error: Exception, endpoint: str) -> StorageUnavailableError | None:
