@@ -4,10 +4,11 @@ import asyncio
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from studio_runner.environments.base import Environment, Log
+from studio_runner.environments.gitlogins import without_logins
 from studio_runner.environments.installers import (
     Failure,
     Installer,
@@ -158,12 +159,15 @@ class _Installation:
 
     async def _run(self, way: Way) -> Failure | None:
         # Installers expand ${NAME} from their own environment; what the request did not define stays as it is.
-        text = "".join(f"{line}\n" for line in way.lines).replace("${", "%24{")
+        lines, logins = without_logins(way.lines, self._installer.env)
+        text = "".join(f"{line}\n" for line in lines).replace("${", "%24{")
         descriptor = os.open(self._listing, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
             file.write(text)
         self._words.lines.clear()
-        code = await self._programs.run(self._installer.command(self._listing, way.options), self._words.take)
+        command = self._installer.command(self._listing, way.options)
+        command = replace(command, env={**command.env, **logins})
+        code = await self._programs.run(command, self._words.take)
         return failure(self._words.lines) if code else None
 
 
