@@ -223,13 +223,15 @@ def test_missing_rights_are_not_a_missing_object(store: FileStore, monkeypatch: 
     assert str(os.getuid()) in (caught.value.hint or "")
 
 
-def test_new_objects_honour_the_umask(store: FileStore, root: Path):
-    before = os.umask(0o027)
+def test_new_objects_are_shared_as_their_directory_is(store: FileStore, root: Path):
+    before = os.umask(0o077)
     try:
         store.write("a", [b"x"])
+        root.chmod(0o770)
+        store.write("b/c", [b"x"])
     finally:
         os.umask(before)
-    assert (root / "a").stat().st_mode & 0o777 == 0o640
+    assert [(root / name).stat().st_mode & 0o777 for name in ("a", "b", "b/c")] == [0o600, 0o770, 0o660]
 
 
 async def test_a_small_object_costs_one_thread(store: FileStore, monkeypatch: pytest.MonkeyPatch):

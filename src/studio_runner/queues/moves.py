@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from studio_runner.errors import BrokerError
+from studio_runner.process.modes import share_file
 from studio_runner.queues.layout import REASON_SUFFIX, DelayedName, MessageName, QueuePlace
 
 log = logging.getLogger(__name__)
@@ -87,6 +88,7 @@ def write_whole(scratch: Path, target: Path, content: bytes) -> None:
     temporary = scratch / uuid.uuid4().hex
     try:
         with temporary.open("xb") as file:
+            share_file(file.fileno(), str(target.parent))
             file.write(content)
             file.flush()
             os.fsync(file.fileno())

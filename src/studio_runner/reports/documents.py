@@ -13,6 +13,7 @@ from typing import Generic, Protocol, TypeVar
 
 from studio_runner.errors import ConfigError, ObjectNotFoundError, PreconditionFailedError, StorageUnavailableError
 from studio_runner.messages.jsontext import beginning
+from studio_runner.process.modes import make_directories, share_file
 
 Edit = Callable[[bytes | None], bytes | None]
 """From what a document holds now (None: it does not exist) to what it shall hold (None: what it holds)."""
@@ -232,13 +233,14 @@ def _replace(path: Path, content: bytes) -> None:
     try:
         _write(beside, content)
     except FileNotFoundError:
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        make_directories(str(path.parent))
         _write(beside, content)
     beside.rename(path)
 
 
 def _write(path: Path, content: bytes) -> None:
     with path.open("wb", buffering=0) as file:
+        share_file(file.fileno(), str(path.parent))
         left = memoryview(content)
         while left:
             left = left[file.write(left) :]

@@ -1,5 +1,5 @@
 # On the path of every artifact, where strings are several times faster than Path objects.
-# ruff: noqa: PTH103, PTH105, PTH108, PTH112
+# ruff: noqa: PTH105, PTH108, PTH112
 """A file that appears under its name only when it is whole."""
 
 import os
@@ -7,6 +7,8 @@ import time
 from contextlib import suppress
 from pathlib import Path
 from secrets import token_hex
+
+from studio_runner.process.modes import make_directories, share_file
 
 HIDDEN = ".studio-runner-"
 """Names that start so are the store's own and never objects."""
@@ -29,6 +31,7 @@ class Draft:
         self._name = f"{directory}/{HIDDEN}{token_hex(8)}.part"
         self._named = False
         self._descriptor = self._open()
+        share_file(self._descriptor, directory)
 
     def write(self, data: bytes) -> None:
         """Append `data`."""
@@ -80,7 +83,7 @@ def draft(directory: str) -> Draft:
     try:
         return Draft(directory)
     except FileNotFoundError:
-        os.makedirs(directory, exist_ok=True)
+        make_directories(directory)
         return Draft(directory)
 
 

@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import NamedTuple, Self, TypeVar
 
 from studio_runner.errors import ArtifactInvalidError, ObjectNotFoundError, PreconditionFailedError
+from studio_runner.process.modes import share_file
 from studio_runner.storage.base import CHUNK, ObjectInfo, Precondition
 from studio_runner.storage.draft import HIDDEN, Draft, draft, sweep
 from studio_runner.storage.faults import read_faults, write_faults
@@ -267,6 +268,8 @@ def _info(key: str, status: os.stat_result) -> ObjectInfo:
 def _locked(directory: str) -> Iterator[None]:
     """Held for a look and a rename; a lock that a killed process had is free again by itself."""
     descriptor = os.open(f"{directory}/{_LOCK}", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    with suppress(PermissionError):  # somebody else made it
+        share_file(descriptor, directory)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
