@@ -2,14 +2,16 @@
 
 import os
 import socket
+import tempfile
 from pathlib import Path
 
 import pytest
 
-from studio_runner.cli import doctor
+from studio_runner.cli import doctor, own_secrets
 from studio_runner.cli.checkup import limits, places, python, reserved, system
 from studio_runner.cli.checkup.finding import Finding, Here, State
 from studio_runner.config import cascade
+from studio_runner.config.studioml import StudioConfig
 
 
 @pytest.fixture
@@ -50,6 +52,58 @@ def test_checks_leave_nothing_behind(here, tmp_path):
 
     assert list(queues.iterdir()) == []
     assert list(cache.iterdir()) == []
+
+
+def test_places_within_the_reach_of_others_are_named(here):
+    with tempfile.TemporaryDirectory() as top:  # that of pytest is closed
+        os.chmod(top, 0o755)
+        store = Path(top, "store")
+        store.mkdir()
+        store.chmod(0o750)
+        shared = here({"places.store": str(store)})
+
+        [finding] = problems(places.store(shared))
+        assert f"{store} are within reach of a group" in finding.sentence
+        store.chmod(0o755)
+        assert "everybody" in problems(places.store(shared))[0].sentence
+        os.chmod(top, 0o700)
+        assert problems(places.store(shared)) == []
+
+
+def open_files(tmp_path, flags=None, config=None, **environ):
+    environ = {"HOME": str(tmp_path), **environ}
+    return own_secrets.open_files(cascade.load(environ, flags), config or StudioConfig(), environ)
+
+
+def test_a_configuration_file_with_a_secret_is_to_be_closed(tmp_path):
+    file = tmp_path / ".config" / "studio-runner" / "config.toml"
+    file.parent.mkdir(parents=True)
+    file.touch(0o644)
+    file.chmod(0o644)
+    for harmless in ("", "[queues]\namqp_url = 'amqp://somewhere'\n"):
+        file.write_text(harmless)
+        assert open_files(tmp_path) == []
+    for secret in ("[http]\ntoken = 'x'\n", "[queues]\namqp_url = 'amqp://me:mine@somewhere'\n"):
+        file.write_text(secret)
+        assert open_files(tmp_path) == [f"the configuration file {file} can be read by others"]
+    file.chmod(0o600)
+    assert open_files(tmp_path) == []
+
+
+def test_files_of_credentials_are_to_be_closed(tmp_path):
+    files = {name: tmp_path / name for name in ("auth", "key", "aws/credentials", "config.yaml", "own")}
+    for file in files.values():
+        file.parent.mkdir(exist_ok=True)
+        file.touch()
+        file.chmod(0o640)
+    flags = {"containers.registry_auth": "auth", "storage.key": "key", "queues.sqs_certs": "aws"}
+    flags = {key: str(tmp_path / name) for key, name in flags.items()} | {"storage.allow_env_secrets": "true"}
+    config = StudioConfig(files["config.yaml"], {"storage": {"credentials": {"plain": "x"}}})
+
+    found = open_files(tmp_path, flags, config, AWS_SHARED_CREDENTIALS_FILE=str(files["own"]))
+
+    assert len(found) == len(files)
+    assert all(any(str(file) in sentence for sentence in found) for file in files.values())
 
 
 @pytest.mark.parametrize("check", [places.queue_root, places.working_dir, places.store, places.cache])

@@ -12,6 +12,7 @@ from studio_runner.cli.logging import JsonFormatter, TextFormatter
 from studio_runner.cli.options import SettingOption, json_option, with_settings
 from studio_runner.config.options import OPTIONS
 from studio_runner.errors import BrokerError, ConfigError, NotFoundError
+from studio_runner.messages.masking import Masker
 from studio_runner.runner.context import concerning
 from studio_runner.runner.daemon import Tally
 
@@ -112,7 +113,7 @@ def started(monkeypatch):
     """Settings with which `start` would serve."""
     seen = []
 
-    async def serve(settings):
+    async def serve(settings, _secrets):
         seen.append(settings)
         return Tally({})
 
@@ -369,14 +370,14 @@ def record():
 
 def test_the_log_says_which_experiment_it_is_about(record):
     with concerning("1530054412_x", 2, "local_q"):
-        line = record(TextFormatter(), "running %s", "train.py")
+        line = record(TextFormatter(Masker), "running %s", "train.py")
 
     assert line.endswith("INFO    running train.py [experiment=1530054412_x attempt=2 queue=local_q]\n")
 
 
 def test_the_json_log_is_one_object_per_line(record):
     with concerning("1530054412_x", 2, "local_q"):
-        line = record(JsonFormatter(), "line\nbreak", extra={"action": "start"})
+        line = record(JsonFormatter(Masker), "line\nbreak", extra={"action": "start"})
 
     document = json.loads(line)
     assert line.count("\n") == 1

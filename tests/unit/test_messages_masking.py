@@ -10,7 +10,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from studio_runner.messages.credentials import is_telling, secrets_of
-from studio_runner.messages.masking import SHOWN, Masker, Secrets, Stream
+from studio_runner.messages.masking import REMEMBERED, SHOWN, Masker, Secrets, Stream
 from studio_runner.messages.request import parse_request
 
 SECRET = "canary/Not+a=Real&Secret"
@@ -201,13 +201,26 @@ def test_a_masked_line_of_json_stays_one() -> None:
     assert json.loads(Masker([secret]).blank(line)).keys() == {"a", "b"}
 
 
-def test_secrets_are_known_as_long_as_somebody_knows_them() -> None:
+def test_secrets_are_known_as_long_as_somebody_knows_them_and_a_little_longer() -> None:
     known = Secrets()
+    known.learn(["canary-0"])
     with known.known(["canary-1"]):
         with known.known(["canary-1", "canary-2"]):
-            assert known.masker.text("canary-1 canary-2") == "*** ***"
-        assert known.masker.text("canary-1 canary-2") == "*** canary-2"
-    assert known.masker.text("canary-1") == "canary-1"
+            assert known.masker.text("canary-0 canary-1 canary-2") == "*** *** ***"
+        assert known.masker.text("canary-2") == "***"  # somebody may still speak of it
+        for number in range(REMEMBERED):
+            with known.known([f"{number} is another one"]):
+                pass
+        with known.known(["and one more"]):
+            assert known.masker.text("canary-0 canary-1 canary-2") == "*** *** canary-2"
+
+
+def test_the_same_secrets_again_cost_nothing() -> None:
+    known = Secrets()
+    with known.known(["canary-1"]):
+        before = known.masker
+    with known.known(["canary-1"]):
+        assert known.masker is before
 
 
 def test_the_secrets_of_a_message() -> None:

@@ -11,7 +11,7 @@ from studio_runner.cli.options import json_option, with_settings
 from studio_runner.cli.output import print_json
 from studio_runner.cli.session import Session
 from studio_runner.config.settings import Settings
-from studio_runner.errors import ExitCode
+from studio_runner.errors import ExitCode, InvalidMessageError
 
 
 @click.command()
@@ -27,7 +27,10 @@ def command(session: Session, settings: Settings, message: BinaryIO, queue: str,
 
     Exits with 1 when it would not run it to the end of the script.
     """
-    findings = asyncio.run(_examined(message.read(), Here(settings, session.environ), queue))
+    body = message.read()
+    session.secrets.learn(_secrets(body))
+    found = asyncio.run(_examined(body, Here(settings, session.environ), queue))
+    findings = [finding.shown(session.masker()) for finding in found]
     runs = all(finding.state is not State.PROBLEM for finding in findings)
     if as_json:
         print_json({"runs": runs, "findings": [asdict(finding) for finding in findings]})
@@ -36,6 +39,17 @@ def command(session: Session, settings: Settings, message: BinaryIO, queue: str,
             click.echo(str(finding))
         click.echo("\nThe runner would run it." if runs else "\nThe runner would not run it.")
     return ExitCode.DONE if runs else ExitCode.FAILED
+
+
+def _secrets(body: bytes) -> frozenset[str]:
+    from studio_runner.messages.credentials import secrets_of
+    from studio_runner.messages.request import parse_request
+    from studio_runner.messages.salvage import salvaged_secrets
+
+    try:
+        return secrets_of(parse_request(body))
+    except InvalidMessageError:
+        return salvaged_secrets(body)
 
 
 async def _examined(body: bytes, here: Here, queue: str) -> list[Finding]:

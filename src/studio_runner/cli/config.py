@@ -6,7 +6,7 @@ from studio_runner.cli.common import common
 from studio_runner.cli.options import json_option
 from studio_runner.cli.output import print_json, print_table
 from studio_runner.cli.session import Session
-from studio_runner.config.cascade import MASK, Configuration
+from studio_runner.config.cascade import Configuration, Value
 
 
 @click.group("config")
@@ -34,11 +34,17 @@ def _document(configuration: Configuration) -> dict[str, object]:
     return {
         "file": configuration.file,
         "settings": {
-            key: {"value": MASK if value.option.secret and value.value else value.value, "from": value.origin}
-            for key, value in configuration.values.items()
+            key: {"value": _plain(value), "from": value.origin} for key, value in configuration.values.items()
         },
         "notes": configuration.notes,
     }
+
+
+def _plain(value: Value) -> object:
+    """As programs read it; text without what is secret in it."""
+    if value.option.secret or isinstance(value.value, str):
+        return value.shown
+    return value.value
 
 
 show.params += common()

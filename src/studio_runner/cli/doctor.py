@@ -12,8 +12,10 @@ from studio_runner.cli.experiments import BROKERS
 from studio_runner.cli.front import front_of
 from studio_runner.cli.options import json_option, with_settings
 from studio_runner.cli.output import print_json
+from studio_runner.cli.own_secrets import open_files
 from studio_runner.cli.session import Session
 from studio_runner.config.settings import Settings
+from studio_runner.config.studioml import StudioConfig
 from studio_runner.errors import ConfigError, ExitCode, StudioRunnerError
 
 Check = Callable[[Here], Iterable[Finding]]
@@ -39,7 +41,8 @@ def command(session: Session, settings: Settings, *, as_json: bool) -> int:
 
     Exits with 1 when something does not work.
     """
-    findings = [*_notes(session), *_findings(session, settings)]
+    found = [*_notes(session), *_findings(session, settings)]
+    findings = [finding.shown(session.masker()) for finding in found]
     if as_json:
         print_json([asdict(finding) for finding in findings])
     else:
@@ -52,10 +55,12 @@ def command(session: Session, settings: Settings, *, as_json: bool) -> int:
 def _findings(session: Session, settings: Settings) -> list[Finding]:
     try:
         with front_of(session, settings) as front:
-            return list(examine(Here(front.settings, session.environ, front.config)))
+            here = Here(front.settings, session.environ, front.config)
+            return [*_open_files(session, front.config), *examine(here)]
     except ConfigError as error:  # what can be looked at without it is
         without = list(examine(Here(settings, session.environ)))
-        return [problem("StudioML configuration", str(error), error.hint or "Correct it."), *without]
+        open_files = _open_files(session, StudioConfig())
+        return [problem("StudioML configuration", str(error), error.hint or "Correct it."), *open_files, *without]
 
 
 def checks() -> tuple[Check, ...]:
@@ -106,6 +111,11 @@ def _run(check: Check, here: Here) -> list[Finding]:
 def _notes(session: Session) -> Iterator[Finding]:
     for note in session.configuration().notes:
         yield warning("environment", note, "Unset it.")
+
+
+def _open_files(session: Session, config: StudioConfig) -> Iterator[Finding]:
+    for sentence in open_files(session.configuration(), config, session.environ):
+        yield warning("secrets", sentence, "Run: chmod 600 on it, and change what is in it if others have read it.")
 
 
 def _summary(findings: Iterable[Finding]) -> str:

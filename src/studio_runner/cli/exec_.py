@@ -6,11 +6,14 @@ from typing import TYPE_CHECKING, BinaryIO
 
 import click
 
+from studio_runner.cli.discretion import keep_memory
 from studio_runner.cli.options import with_settings
 from studio_runner.cli.output import output_writer, safe
+from studio_runner.cli.session import Session
 from studio_runner.config.settings import Settings
 
 if TYPE_CHECKING:
+    from studio_runner.messages.masking import Secrets
     from studio_runner.runner.outcome import Outcome
 
 TERMINATED = 128 + signal.SIGTERM
@@ -19,14 +22,16 @@ TERMINATED = 128 + signal.SIGTERM
 @click.command()
 @click.argument("message", type=click.File("rb"))
 @with_settings("places", "storage", "machine", "gpus", "experiments", "containers", "caches", "trust.encrypt_dir")
-def command(settings: Settings, message: BinaryIO) -> int:
+@click.pass_obj
+def command(session: Session, settings: Settings, message: BinaryIO) -> int:
     """Run one request MESSAGE (a JSON file, or - for standard input) here and now, without a queue.
 
     Its output goes to standard output while it runs; the exit code is the script's. With --keep the experiment's
     directory stays for a look. Ctrl-C stops the experiment and delivers what it has.
     """
+    keep_memory()
     try:
-        outcome = asyncio.run(_execute(settings, message.read()))
+        outcome = asyncio.run(_execute(settings, message.read(), session.secrets))
     except asyncio.CancelledError:
         return TERMINATED
     click.echo(f"{outcome.reason}: {safe(outcome.sentence)}", err=True)
@@ -35,11 +40,11 @@ def command(settings: Settings, message: BinaryIO) -> int:
     return outcome.script_exit
 
 
-async def _execute(settings: Settings, body: bytes) -> "Outcome":
+async def _execute(settings: Settings, body: bytes, secrets: "Secrets") -> "Outcome":
     """SIGTERM does what Ctrl-C does anyway: it cancels."""
     from studio_runner.runner.direct import execute
 
     this = asyncio.current_task()
     assert this is not None  # noqa: S101  we are in it
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, this.cancel)
-    return await execute(settings, body, on_output=output_writer())
+    return await execute(settings, body, secrets, on_output=output_writer())

@@ -1,6 +1,7 @@
 """`studio-runner fetch`."""
 
 import asyncio
+import os
 from pathlib import Path
 
 import click
@@ -28,6 +29,7 @@ def command(
     target = (directory or Path(wanted["label"])).absolute()
     if target.is_dir() and any(target.iterdir()):
         raise UsageError(f"The directory {target} is not empty", hint="Name another one after the label.")
+    os.umask(session.umask)
     asyncio.run(_fetch(session, settings, target, **wanted))
     files = sum(path.is_file() for path in target.rglob("*"))
     if as_json:

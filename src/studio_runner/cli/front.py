@@ -1,8 +1,9 @@
 """What the commands about experiments work with: the person's configuration, and what it leads to."""
 
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -84,11 +85,18 @@ class Front:
         return name
 
 
+def _secrets_of(config: "StudioConfig") -> Iterable[str]:
+    from studio_runner.messages.credentials import secrets_in
+
+    return secrets_in(config.document)
+
+
 @contextmanager
 def front_of(session: Session, settings: Settings) -> Iterator[Front]:
     """The person whose command this is."""
     from studio_runner.config.studioml import read_studio_config
 
     config = read_studio_config(settings.places.home, session.environ)
+    session.hide(partial(_secrets_of, config))
     with with_brokers(settings, config) as whole:
         yield Front(session, whole, config)

@@ -14,6 +14,7 @@ from studio_runner.cli.experiments import busy
 from studio_runner.cli.options import json_option, with_settings
 from studio_runner.cli.output import print_fields, print_json, tell
 from studio_runner.cli.passphrase import asked, chosen, kept_in
+from studio_runner.cli.session import Session
 from studio_runner.config.settings import Settings
 from studio_runner.errors import ExitCode, KeyFileError, UsageError
 
@@ -84,7 +85,8 @@ def make(*, kind: str, path: Path, comment: str | None, as_json: bool, **secret:
 @click.argument("files", nargs=-1, required=True, type=_FILE, metavar="FILE...")
 @_passphrase_file
 @json_option
-def show(*, files: tuple[Path, ...], passphrase_file: Path | None, as_json: bool) -> int:
+@click.pass_obj
+def show(session: Session, /, *, files: tuple[Path, ...], passphrase_file: Path | None, as_json: bool) -> int:
     """Say what key files are: kind, form, fingerprint, what they are for, and whether their modes are safe.
 
     Exits with 1 when one cannot be read, or can be used by others.
@@ -98,7 +100,7 @@ def show(*, files: tuple[Path, ...], passphrase_file: Path | None, as_json: bool
                 click.echo()
             print_fields(_fields(report))
     for trouble in troubles:
-        tell(trouble)
+        tell(trouble, session.masker())
     return ExitCode.FAILED if troubles or any(report.trouble for report in found) else ExitCode.DONE
 
 
@@ -106,7 +108,10 @@ def show(*, files: tuple[Path, ...], passphrase_file: Path | None, as_json: bool
 @click.argument("files", nargs=-1, required=True, type=_FILE, metavar="FILE...")
 @_passphrase_file
 @json_option
-def fingerprint(*, files: tuple[Path, ...], passphrase_file: Path | None, as_json: bool) -> int:
+@click.pass_obj
+def fingerprint(
+    session: Session, /, *, files: tuple[Path, ...], passphrase_file: Path | None, as_json: bool
+) -> int:
     """Print the fingerprint of every key in these files, as messages carry it and `ssh-keygen -l` prints it."""
     found, troubles = _reports(files, passphrase_file)
     if as_json:
@@ -115,7 +120,7 @@ def fingerprint(*, files: tuple[Path, ...], passphrase_file: Path | None, as_jso
         for report in found:
             click.echo(report.fingerprint)
     for trouble in troubles:
-        tell(trouble)
+        tell(trouble, session.masker())
     return ExitCode.FAILED if troubles else ExitCode.DONE
 
 

@@ -3,12 +3,16 @@
 import json
 import logging
 import sys
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import TextIO
 
 from studio_runner.cli.output import escaped
 from studio_runner.config.cascade import Configuration
+from studio_runner.messages.masking import Masker
 from studio_runner.runner.context import about
+
+FindMasker = Callable[[], Masker]
 
 _NOT_FIELDS = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
@@ -17,11 +21,12 @@ class _OwnHandler(logging.StreamHandler[TextIO]):
     """Told from other people's, so that it is never there twice."""
 
 
-def configure(configuration: Configuration, unless_chosen: str) -> None:
+def configure(configuration: Configuration, unless_chosen: str, masker: FindMasker) -> None:
     """Log as the settings say; `unless_chosen` is the level where nobody chose one."""
     chosen = configuration.values["log.level"]
     handler = _OwnHandler(sys.stderr)
-    handler.setFormatter(JsonFormatter() if configuration.settings.log.format == "json" else TextFormatter())
+    form = JsonFormatter if configuration.settings.log.format == "json" else TextFormatter
+    handler.setFormatter(form(masker))
     root = logging.getLogger()
     root.handlers[:] = [other for other in root.handlers if not isinstance(other, _OwnHandler)] + [handler]
     root.setLevel(logging.WARNING)  # other people's libraries
@@ -29,7 +34,15 @@ def configure(configuration: Configuration, unless_chosen: str) -> None:
     logging.getLogger("studio_runner").setLevel(level.upper())
 
 
-class TextFormatter(logging.Formatter):
+class _Discreet(logging.Formatter):
+    """Hides secrets in all of a record, whoever made it."""
+
+    def __init__(self, masker: FindMasker) -> None:
+        super().__init__()
+        self.masker = masker
+
+
+class TextFormatter(_Discreet):
     """`12:00:01 INFO    message [experiment=... queue=...]`; names and texts of other people make no lines of their
     own."""
 
@@ -38,10 +51,10 @@ class TextFormatter(logging.Formatter):
         context = f" [{' '.join(f'{name}={value}' for name, value in fields.items())}]" if fields else ""
         time = datetime.fromtimestamp(record.created).astimezone().strftime("%Y-%m-%d %H:%M:%S")
         line = f"{time} {record.levelname:<7} {record.getMessage()}{context}".replace("\n", "\\n")
-        return escaped(line + _trouble(self, record, "\n"))
+        return escaped(self.masker().text(line + _trouble(self, record, "\n")))
 
 
-class JsonFormatter(logging.Formatter):
+class JsonFormatter(_Discreet):
     """One object: time (UTC), level, logger, message, what the record is about, and the traceback if any."""
 
     def format(self, record: logging.LogRecord) -> str:
@@ -54,7 +67,9 @@ class JsonFormatter(logging.Formatter):
         }
         if trouble := _trouble(self, record, ""):
             document["traceback"] = trouble
-        return escaped(json.dumps(document, default=str, ensure_ascii=False))
+        masker = self.masker()
+        hidden = masker.value(document)
+        return escaped(json.dumps(hidden, default=lambda value: masker.text(str(value)), ensure_ascii=False))
 
 
 def _fields(record: logging.LogRecord) -> dict[str, object]:

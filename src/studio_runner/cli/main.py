@@ -55,7 +55,7 @@ def call(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
     except click.exceptions.Exit as exit_:
         return exit_.exit_code
     except click.ClickException as error:
-        return _refused(error)
+        return _refused(error, session)
     except (KeyboardInterrupt, click.Abort):
         return INTERRUPTED
     except Exception as error:  # noqa: BLE001  the one boundary
@@ -70,9 +70,11 @@ def _run(arguments: Sequence[str], session: Session) -> int:
     return result if isinstance(result, int) else ExitCode.DONE
 
 
-def _refused(error: click.ClickException) -> int:
+def _refused(error: click.ClickException, session: Session) -> int:
     """A command line that cannot be understood."""
-    error.show()
+    said = io.StringIO()
+    error.show(said)
+    click.echo(session.masker().text(said.getvalue()), err=True, nl=False)
     if isinstance(error, click.NoSuchOption):
         from studio_runner.config.options import NOT_HERE
 
@@ -87,22 +89,20 @@ def _failed(error: Exception, session: Session) -> int:
         return READER_GONE
     known = [leaf for leaf in leaves if isinstance(leaf, StudioRunnerError)]
     if session.debug:
-        import traceback
-
-        traceback.print_exception(error)
+        click.echo(_traceback(error, session), err=True, nl=False)
     if known:
-        tell(known[0])
+        tell(known[0], session.masker())
         return known[0].exit_code
     for leaf in leaves:
         if isinstance(leaf, OSError) and leaf.filename is not None:
             hint = "`studio-runner doctor` looks at what a runner needs; --debug shows where this came from."
-            return _told(f"{leaf.strerror}: {leaf.filename}", hint, ExitCode.INFRASTRUCTURE)
+            return _told(f"{leaf.strerror}: {leaf.filename}", hint, session)
     return _bug(error, session)
 
 
-def _told(message: str, hint: str | None, code: int) -> int:
-    tell(StudioRunnerError(message, hint=hint))
-    return code
+def _told(message: str, hint: str, session: Session) -> int:
+    tell(StudioRunnerError(message, hint=hint), session.masker())
+    return ExitCode.INFRASTRUCTURE
 
 
 def _leaves(error: BaseException) -> Iterator[BaseException]:
@@ -125,17 +125,22 @@ def _reader_gone() -> bool:
 
 
 def _bug(error: Exception, session: Session) -> int:
-    where = "shown above" if session.debug else f"in {_keep(error)}"
+    where = "shown above" if session.debug else f"in {_keep(_traceback(error, session))}"
     hint = f"this is a bug in studio-runner; where it happened is {where}."
-    return _told(f"{type(error).__name__}: {error}", hint, ExitCode.INFRASTRUCTURE)
+    return _told(f"{type(error).__name__}: {error}", hint, session)
 
 
-def _keep(error: Exception) -> str:
-    """Write the traceback to a file of its own; returns its path."""
-    import tempfile
+def _traceback(error: Exception, session: Session) -> str:
     import traceback
+
+    return session.masker().text("".join(traceback.format_exception(error)))
+
+
+def _keep(text: str) -> str:
+    """Write the text to a file of its own; returns its path."""
+    import tempfile
 
     descriptor, path = tempfile.mkstemp(prefix="studio-runner-", suffix=".traceback")
     with os.fdopen(descriptor, "w") as file:
-        file.writelines(traceback.format_exception(error))
+        file.write(text)
     return path

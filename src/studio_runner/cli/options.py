@@ -1,14 +1,17 @@
 """Options that several commands share: the settings as flags, and `--json`."""
 
 import functools
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from studio_runner.cli.session import Session
 from studio_runner.config import kinds
 from studio_runner.config.options import OPTIONS, Option
+
+if TYPE_CHECKING:
+    from studio_runner.config.cascade import Configuration
 
 Callback = Callable[..., Any]
 
@@ -57,16 +60,25 @@ def with_settings(*groups: str, level: str = "warning") -> Callable[[Callback], 
     def decorate(function: Callback) -> Callback:
         @functools.wraps(function)
         def command(*args: Any, **kwargs: Any) -> Any:
-            from studio_runner.cli import logging
+            from studio_runner.cli import discretion, logging
 
-            configuration = click.get_current_context().ensure_object(Session).configuration()
-            logging.configure(configuration, level)
+            session = click.get_current_context().ensure_object(Session)
+            configuration = session.configuration()
+            session.hide(functools.partial(_own_secrets, configuration, session))
+            logging.configure(configuration, level, session.masker)
+            discretion.keep_files(session)
             return function(configuration.settings, *args, **kwargs)
 
         shown = [option for option in OPTIONS if option.flags and {option.group, option.key} & {*groups}]
         return _add(command, [SettingOption(option) for option in shown])
 
     return decorate
+
+
+def _own_secrets(configuration: "Configuration", session: Session) -> Iterable[str]:
+    from studio_runner.cli.own_secrets import values
+
+    return values(configuration, session.environ)
 
 
 def json_option(function: Callback) -> Callback:

@@ -7,11 +7,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from enum import Enum
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from studio_runner.errors import StudioRunnerError
+
+if TYPE_CHECKING:
+    from studio_runner.messages.masking import Masker
 
 
 def print_json(data: object) -> None:
@@ -66,10 +69,11 @@ def discard_output() -> None:
     os.close(null)
 
 
-def tell(error: StudioRunnerError) -> None:
-    """What happened and what to do, on standard error, without anything that a terminal would obey."""
+def tell(error: StudioRunnerError, masker: "Masker") -> None:
+    """What happened and what to do, on standard error, without secrets and without anything that a terminal would
+    obey."""
     lines = (f"Error: {error}", f"Hint: {error.hint}" if error.hint else "")
-    for line in filter(None, lines):
+    for line in map(masker.text, filter(None, lines)):
         click.echo("".join(char if char.isprintable() else "?" for char in line), err=True)
 
 

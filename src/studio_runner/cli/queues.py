@@ -44,7 +44,7 @@ def command(session: Session, settings: Settings, /, queue: str | None, *, as_js
     elif rows or not troubles:
         _print_queues(rows)
     for trouble in troubles:
-        tell(trouble)
+        tell(trouble, session.masker())
     return ExitCode.INFRASTRUCTURE if troubles else ExitCode.DONE
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from studio_runner.cli.discretion import keep_memory
 from studio_runner.cli.experiments import (
     SCRIPT_CONTEXT,
     busy,
@@ -28,6 +29,7 @@ from studio_runner.errors import Reason, UsageError
 
 if TYPE_CHECKING:
     from studio_runner.client.submit import Desk, Order
+    from studio_runner.messages.masking import Secrets
     from studio_runner.messages.request import Request
     from studio_runner.queues.local import LocalBroker
     from studio_runner.reports.records import Record
@@ -50,6 +52,7 @@ def command(
     Prints the script's output and exits with its exit code. SCRIPT is a file of this directory, or pkg::module;
     what follows it goes to the script. Ctrl-C stops the experiment and keeps what it has made.
     """
+    keep_memory()
     order = order_of(script, args, chosen)
     if order.hyperparameters:
         raise UsageError("`run` runs one experiment", hint="`studio-runner submit` takes --hyperparam.")
@@ -66,7 +69,8 @@ async def _run(session: Session, settings: Settings, order: "Order") -> int:
             desk = front.desk(holdings, queues, say, in_clear_text)  # nobody else serves this queue
             with busy("packaging"):
                 [request] = [request async for request in requests(order, desk)]
-            record = await _run_request(_settings_for(settings, queue), request, queue, desk)
+            own = _settings_for(settings, queue)
+            record = await _run_request(own, session.secrets, queue, request, desk)
             await queues.remove(queue)
             _say_end(record, desk)
     return _exit_code(record)
@@ -79,14 +83,16 @@ def _opened_queues(settings: Settings) -> "LocalBroker":
     return LocalBroker(settings.places.queue_root, options)
 
 
-async def _run_request(settings: Settings, request: "Request", queue: str, desk: "Desk") -> "Record":
+async def _run_request(
+    settings: Settings, secrets: "Secrets", queue: str, request: "Request", desk: "Desk"
+) -> "Record":
     from studio_runner.client.submit import publish
     from studio_runner.runner.contained import is_contained
     from studio_runner.runner.daemon import Daemon
     from studio_runner.runner.host import identify
     from studio_runner.runner.opening import opened_host
 
-    async with opened_host(settings, identify()) as host:
+    async with opened_host(settings, identify(), secrets=secrets) as host:
         if is_contained(request):
             await host.readiness.tried()
         _check_fits(request, host)

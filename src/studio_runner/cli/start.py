@@ -2,16 +2,18 @@
 
 import asyncio
 import logging
-from collections.abc import Coroutine, Mapping
+from collections.abc import Coroutine, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 import click
 
+from studio_runner.cli.discretion import keep_memory
 from studio_runner.cli.options import with_settings
 from studio_runner.cli.session import Session
 from studio_runner.config import kinds
 from studio_runner.config.options import NOT_HERE
 from studio_runner.config.settings import Settings
+from studio_runner.messages.secrets import mask_urls
 
 if TYPE_CHECKING:
     from studio_runner.runner.daemon import Tally
@@ -55,11 +57,27 @@ def command(session: Session, settings: Settings) -> None:
     SIGTERM or Ctrl-C: take nothing new, finish what runs. A second one: stop the experiments as well; they go back
     to their queues.
     """
-    for note in session.configuration().notes:
+    keep_memory()
+    for note in _notes(session):
         log.warning(note)
     tally = asyncio.run(_serving(session, settings))
     ends = ", ".join(f"{count} {reason}" for reason, count in tally.by_reason.items())
     log.info("%d experiments started%s", tally.started, f": {ends}" if ends else "")
+
+
+def _notes(session: Session) -> Iterator[str]:
+    """What the operator may want to mend."""
+    from studio_runner.cli.own_secrets import open_files
+    from studio_runner.config.studioml import StudioConfig
+
+    configuration = session.configuration()
+    yield from configuration.notes
+    for sentence in open_files(configuration, StudioConfig(), session.environ):
+        yield f"{sentence}: run chmod 600 on it"
+    for value in map(configuration.values.__getitem__, session.flags):
+        text, option = str(value.value), value.option
+        if mask_urls(text) != text:
+            yield f"everybody on this machine can read the password in {option.flag}: use {option.variables[0]}"
 
 
 def _serving(session: Session, settings: Settings) -> "Coroutine[None, None, Tally]":
@@ -77,7 +95,7 @@ def _serving(session: Session, settings: Settings) -> "Coroutine[None, None, Tal
         else:
             from studio_runner.web.app import serve as serve_with_http
 
-            return serve_with_http(settings, listening)
+            return serve_with_http(settings, session.secrets, listening)
     from studio_runner.runner.daemon import serve
 
-    return serve(settings)
+    return serve(settings, session.secrets)

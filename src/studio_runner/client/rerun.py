@@ -14,12 +14,13 @@ from studio_runner.reports.records import OWN, Record, has_masked
 def request_again(record: Record, key: str | None, config: StudioConfig, stores: Stores) -> dict[str, Any]:
     """The request of a record, with the person's present configuration and the settings it was submitted with.
 
-    UsageError when it was submitted with a credential inside an address: records keep none.
+    UsageError when it was submitted with a credential in an address or an argument: records keep none.
     """
     document = {name: value for name, value in record.document.items() if name != OWN}
     if has_masked(document):
         raise UsageError(
-            f"Experiment {record.key} was submitted with a credential inside an address, and its record keeps none",
+            f"Experiment {record.key} was submitted with a credential in an address or an argument, and its record "
+            "keeps none",
             hint="Submit it again from its directory.",
         )
     fresh = key or new_key()

@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from studio_runner.client.results import caught_up
-from studio_runner.messages.secrets import without_secrets
+from studio_runner.messages.secrets import shown_words, without_secrets
 from studio_runner.messages.units import format_duration, format_size
 from studio_runner.reports.records import Record
 
@@ -87,7 +87,7 @@ def status(record: Record) -> str:
 def script(record: Record) -> str:
     """The script with its arguments, as one would type it."""
     args = record.document.get("args")
-    words = [str(word) for word in args] if isinstance(args, list) else []
+    words = shown_words([str(word) for word in args]) if isinstance(args, list) else []
     return " ".join([str(record.document.get("filename") or ""), *words]).strip()
 
 

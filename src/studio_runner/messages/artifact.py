@@ -232,8 +232,10 @@ class Artifact(Model):
 
     @property
     def name(self) -> str:
-        """The last component of its key."""
-        return posixpath.basename(self.location.key.rstrip("/"))
+        """The last component of its key; of a web address without the query, which may carry its permission."""
+        key = self.location.key
+        path = key.partition("?")[0] if self.location.scheme in ("http", "https") else key
+        return posixpath.basename(path.rstrip("/"))
 
 
 def _labelled(value: object) -> object:

@@ -1,17 +1,18 @@
 """Which values in a message are secret."""
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from itertools import zip_longest
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 from studio_runner.errors import InvalidMessageError
 from studio_runner.messages.arguments import script_arguments
 from studio_runner.messages.jsontext import read_json
-from studio_runner.messages.request import Request
-from studio_runner.messages.secrets import is_secret_name
+from studio_runner.messages.secrets import is_secret_name, secret_words
+
+if TYPE_CHECKING:
+    from studio_runner.messages.request import Request
 
 SHORTEST = 6
 """Characters; shorter values are found everywhere, and hiding them would hide nothing."""
@@ -41,10 +42,9 @@ _ADDRESS = re.compile(r"://(?:([^/\s@]*)@)?[^\s?#]*(?:\?(\S+))?")
 _TOKEN = 16
 """Characters before the `@` of an address that are no user's name any more."""
 _SIGNATURE = re.compile(r"sig(nature)?$|^key$", re.IGNORECASE)
-_OPTION = re.compile(r"--?([A-Za-z][\w-]*)(?:=(.*))?", re.DOTALL)
 
 
-def secrets_of(request: Request) -> frozenset[str]:
+def secrets_of(request: "Request") -> frozenset[str]:
     """Every secret of a message, also those among the script's arguments."""
     return secrets_in(request.document) | frozenset(filter(is_telling, _in_arguments(request)))
 
@@ -114,10 +114,7 @@ def _collect_secret(value: str, name: str, found: set[str]) -> None:
             )
 
 
-def _in_arguments(request: Request) -> Iterator[str]:
-    """`--password VALUE` and `--token=VALUE`."""
-    arguments: Sequence[str] = script_arguments(request.experiment.args)
-    for argument, following in zip_longest(arguments, arguments[1:], fillvalue=""):
-        option = _OPTION.fullmatch(argument)
-        if option and is_secret_name(option[1].replace("-", "_")):
-            yield following if option[2] is None else option[2]
+def _in_arguments(request: "Request") -> Iterator[str]:
+    arguments = script_arguments(request.experiment.args)
+    for place, start in secret_words(arguments):
+        yield arguments[place][start:]

@@ -6,6 +6,7 @@ begins like a known secret and then differs is hidden as far as it is the same, 
 """
 
 import threading
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
@@ -26,6 +27,8 @@ HEAD = 16
 SHOWN = 3
 """Bytes of a secret that a stream may have shown before it could know."""
 _CONTEXT = SHOWN + 1
+REMEMBERED = 32
+"""Secrets that are hidden on; each makes what is to be found larger."""
 
 
 class Masker:
@@ -192,16 +195,25 @@ class Stream:
 
 
 class Secrets:
-    """The secrets that are known at present, as often as somebody knows them."""
+    """The secrets that are known at present, as often as somebody knows them.
+
+    Some that nobody knows any more are hidden on: somebody may still speak of them, and the next message will most
+    likely bring the same ones.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._known: dict[str, int] = {}
+        self._forgotten: deque[str] = deque(maxlen=REMEMBERED)
         self._masker = Masker()
 
     @property
     def masker(self) -> Masker:
         return self._masker
+
+    def learn(self, values: Iterable[str]) -> None:
+        """They are known from now on."""
+        self._count(frozenset(values), 1)
 
     @contextmanager
     def known(self, values: Iterable[str]) -> Iterator[None]:
@@ -219,8 +231,9 @@ class Secrets:
                 self._known[value] = self._known.get(value, 0) + by
                 if not self._known[value]:
                     del self._known[value]
-            if self._known.keys() != self._masker.secrets:
-                self._masker = Masker(self._known)
+                    self._forgotten.append(value)
+            if not self._known.keys() <= self._masker.secrets:
+                self._masker = Masker({*self._known, *self._forgotten})
 
 
 def merged(spans: Iterable[tuple[int, int]]) -> Spans:

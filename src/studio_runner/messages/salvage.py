@@ -6,6 +6,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from studio_runner.messages.credentials import secrets_in
 from studio_runner.messages.request import Config
 
 _TOLD = ("database", "runner", "env")
@@ -26,6 +27,11 @@ def salvaged_config(body: bytes) -> Config | None:
     if not isinstance(config, dict):
         return None
     return Config.model_validate({name: config[name] for name in _TOLD if name in config and _valid(name, config)})
+
+
+def salvaged_secrets(body: bytes) -> frozenset[str]:
+    """What nobody is to see of it, as far as it is JSON."""
+    return secrets_in(_document(body))
 
 
 def _valid(name: str, config: Mapping[str, Any]) -> bool:

@@ -1,6 +1,7 @@
 """What in a message is secret, and how it is left out of what people read."""
 
 import re
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 HIDDEN = "***"
@@ -10,6 +11,7 @@ _SECRET_NAME = re.compile(
     r"|connection_?string|(?-i:[A-Z0-9]_(KEY|PWD|SAS)$)",
     re.IGNORECASE,
 )
+_OPTION = re.compile(r"--?([A-Za-z][\w-]*)(?:=(.*))?", re.DOTALL)
 _USERINFO = re.compile(r"(?<=://)[^/\s@]*@(?!sha256:)")  # that would be the digest of an image
 _WORD = re.compile(r"\S+")
 
@@ -40,12 +42,38 @@ def _without_query(word: re.Match[str]) -> str:
 
 
 def without_secrets(value: Any) -> Any:
-    """A copy of a JSON value without its credentials: text of secret names hidden, addresses masked."""
+    """A copy of a JSON value without its credentials: text of secret names hidden, addresses masked, also among
+    the arguments of a script."""
     if isinstance(value, dict):
-        return {name: HIDDEN if hides(name, inner) else without_secrets(inner) for name, inner in value.items()}
+        return {name: HIDDEN if hides(name, inner) else _without(name, inner) for name, inner in value.items()}
     if isinstance(value, list):
         return [without_secrets(inner) for inner in value]
     return mask_urls(value) if isinstance(value, str) else value
+
+
+def _without(name: str, value: Any) -> Any:
+    if name == "args" and isinstance(value, list) and all(isinstance(word, str) for word in value):
+        return shown_words(value)
+    return without_secrets(value)
+
+
+def shown_words(words: Sequence[str]) -> list[str]:
+    """A command line as people may see it."""
+    shown = [mask_urls(word) for word in words]
+    for place, start in secret_words(words):
+        shown[place] = words[place][:start] + HIDDEN
+    return shown
+
+
+def secret_words(words: Sequence[str]) -> Iterator[tuple[int, int]]:
+    """What is secret in a command line (`--password VALUE`, `--token=VALUE`): the words, and where it begins."""
+    for place, word in enumerate(words):
+        option = _OPTION.fullmatch(word)
+        if option and is_secret_name(option[1].replace("-", "_")):
+            if option[2] is not None:
+                yield place, option.start(2)
+            elif place + 1 < len(words):
+                yield place + 1, 0
 
 
 def hides(name: str, value: Any) -> bool:

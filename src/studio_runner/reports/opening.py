@@ -6,6 +6,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 from studio_runner.config.settings import HttpSettings, ReportSettings
 from studio_runner.errors import ConfigError
+from studio_runner.messages.masking import Secrets
 from studio_runner.reports.base import Reporter
 from studio_runner.reports.databases import Databases
 from studio_runner.reports.notifiers import SLACK_API, Slack, Webhooks
@@ -16,7 +17,7 @@ from studio_runner.reports.sender import SenderRecorder
 
 @asynccontextmanager
 async def opened_reporters(
-    settings: ReportSettings, databases: Databases, dashboard: str | None = None
+    settings: ReportSettings, databases: Databases, dashboard: str | None = None, secrets: Secrets | None = None
 ) -> AsyncIterator[Sequence[Reporter]]:
     """The reporters of a runner; leaving the context waits, for a limited time, until the last news are out.
 
@@ -24,7 +25,7 @@ async def opened_reporters(
     """
     async with AsyncExitStack() as stack:
         found: list[Reporter] = [
-            Recorder(databases.default),
+            Recorder(databases.default, secrets or Secrets()),
             await stack.enter_async_context(SenderRecorder(databases)),
         ]
         found += await _notifiers(settings, dashboard, stack)

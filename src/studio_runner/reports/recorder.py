@@ -7,6 +7,7 @@ The end is waited for, the rest is not.
 import logging
 
 from studio_runner.errors import StudioRunnerError
+from studio_runner.messages.masking import Secrets
 from studio_runner.reports.base import Ended, Event, Subject
 from studio_runner.reports.progress import Changes, begun
 from studio_runner.reports.records import Records
@@ -18,8 +19,8 @@ log = logging.getLogger(__name__)
 class Recorder:
     """A reporter with one writer for each attempt."""
 
-    def __init__(self, records: Records) -> None:
-        self._records = records
+    def __init__(self, records: Records, secrets: Secrets) -> None:
+        self._records, self._secrets = records, secrets
         self._writers: dict[tuple[str, int], Writer] = {}
 
     async def report(self, event: Event) -> None:
@@ -36,6 +37,6 @@ class Recorder:
 
     async def _put(self, subject: Subject, changes: Changes) -> None:
         try:
-            await put(self._records, changes, subject, begun(subject))
+            await put(self._records, changes, subject, self._secrets.masker.value(begun(subject)))
         except (StudioRunnerError, OSError) as error:
             log.warning("the record of experiment %s could not be written: %s", subject.key, error)

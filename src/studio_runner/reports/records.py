@@ -142,7 +142,7 @@ def has_masked(document: object) -> bool:
         return any(has_masked(value) for value in document.values())
     if isinstance(document, list | tuple):
         return any(has_masked(value) for value in document)
-    return isinstance(document, str) and "://" in document and HIDDEN in document
+    return isinstance(document, str) and (document.endswith(HIDDEN) or ("://" in document and HIDDEN in document))
 
 
 def _clean(value: Any) -> Any:

@@ -16,11 +16,10 @@ from typing import Any
 
 from studio_runner.errors import BrokerError, ExperimentError, Reason, RejectedError, SupersededError
 from studio_runner.messages.credentials import secrets_of
-from studio_runner.messages.masking import Masker
 from studio_runner.messages.metadata import Document
 from studio_runner.messages.request import Request, short_key
 from studio_runner.messages.results import parse_results
-from studio_runner.messages.salvage import salvaged_config, salvaged_experiment
+from studio_runner.messages.salvage import salvaged_config, salvaged_experiment, salvaged_secrets
 from studio_runner.process.base import Exit
 from studio_runner.process.hidden import places_of
 from studio_runner.process.lines import EveryLine, LineScanner, Scanner
@@ -34,7 +33,16 @@ from studio_runner.runner.finish import deliver
 from studio_runner.runner.halt import explain
 from studio_runner.runner.host import Host
 from studio_runner.runner.intake import Admission
-from studio_runner.runner.outcome import Outcome, Settle, backoff, delivered, from_error, of_reason, superseded
+from studio_runner.runner.outcome import (
+    Outcome,
+    Settle,
+    backoff,
+    delivered,
+    from_error,
+    of_reason,
+    shown,
+    superseded,
+)
 from studio_runner.runner.prepare import prepare
 from studio_runner.runner.run import run_script
 from studio_runner.runner.trial import Trial
@@ -64,7 +72,10 @@ class Attempt:
 
     async def run(self) -> Outcome:
         """Try the experiment and settle its message; every way it can end is an outcome."""
-        with concerning(self.key, self._number, self._delivery.queue):
+        with (
+            concerning(self.key, self._number, self._delivery.queue),
+            self._host.secrets.known(self._secrets()),
+        ):
             async with AsyncExitStack() as stack:
                 stack.callback(self._admission.reservation.release)
                 stack.enter_context(self._starting)
@@ -72,11 +83,18 @@ class Attempt:
                     outcome = await self._tried(stack)
                 except Exception as error:  # the one boundary: whatever it was, the message is settled
                     log.exception("the attempt failed unexpectedly")
-                    outcome = of_reason(Reason.SYSTEM_ERROR, f"({type(error).__name__}: {error})")
+                    outcome = self._shown(of_reason(Reason.SYSTEM_ERROR, f"({type(error).__name__}: {error})"))
                     await self._report_unstarted(outcome)
                 await self._settle(outcome)
             log.info("%s: %s", outcome.reason, outcome.sentence)
             return outcome
+
+    def _secrets(self) -> frozenset[str]:
+        request = self._reading.request
+        return secrets_of(request) if request else salvaged_secrets(self._reading.body)
+
+    def _shown(self, outcome: Outcome) -> Outcome:
+        return shown(outcome, self._host.secrets.masker)
 
     async def _tried(self, stack: AsyncExitStack) -> Outcome:
         """The attempt from its directory to its report, not yet settled."""
@@ -125,7 +143,7 @@ class Attempt:
         except RejectedError:
             raise
         except ExperimentError as error:
-            return from_error(error)
+            return self._shown(from_error(error))
 
     async def _earlier(self, trial: Trial) -> Outcome | None:
         found = await trial.artifacts.approach(first=False)
@@ -152,9 +170,7 @@ class Attempt:
         await artifacts.begin(budget)
         document, subject = Document(), self._subject(_experiment(request), place)
         scanner = self._scanner(document, self._host.reports.listener(subject))
-        veil = Veil(
-            Masker(secrets_of(request)), notes=None if settings.experiments.mask_output else places_of(place)
-        )
+        veil = Veil(self._host.secrets.masker, notes=None if settings.experiments.mask_output else places_of(place))
         output = Output(place / OUTPUT / "output", settings.experiments.output_limit, scanner, veil)
         self.trial = trial = Trial(
             host=self._host,
@@ -228,7 +244,7 @@ class Attempt:
         if outcome.reason is Reason.LEASE_LOST:
             return outcome
         await self._enter(trial, "finish")
-        return await deliver(trial, outcome, self._is_final)
+        return self._shown(await deliver(trial, self._shown(outcome), self._is_final))
 
     def _is_final(self, outcome: Outcome) -> bool:
         """Nobody will try the experiment again."""
@@ -260,7 +276,7 @@ class Attempt:
     async def _refused(self, error: ExperimentError | None) -> Outcome:
         """The experiment never got a directory: only the record can tell of it. Of a message that is not believed
         nothing is told: what it says of its key and of its sender's records may be meant to do harm."""
-        outcome = from_error(error) if error else of_reason(Reason.SYSTEM_ERROR)
+        outcome = self._shown(from_error(error)) if error else of_reason(Reason.SYSTEM_ERROR)
         if not isinstance(error, RejectedError):
             await self._report_unstarted(outcome)
         return outcome

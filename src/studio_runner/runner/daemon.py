@@ -16,6 +16,7 @@ from studio_runner.config.settings import Settings
 from studio_runner.environments.containers.readiness import Readiness
 from studio_runner.errors import BrokerError, EnvironmentFailedError, Reason
 from studio_runner.machine.inventory import has_room
+from studio_runner.messages.masking import Secrets
 from studio_runner.queues.base import Broker, Delivery, KeptBroker
 from studio_runner.queues.registry import opened_brokers
 from studio_runner.reports.base import Reporter
@@ -183,19 +184,22 @@ def _terms(host: Host) -> Terms:
     )
 
 
-async def serve(settings: Settings) -> Tally:
+async def serve(settings: Settings, secrets: Secrets) -> Tally:
     """Serve the queues until SIGTERM or SIGINT drains; a second signal stops the experiments as well."""
-    async with opened_daemon(settings) as daemon:
+    async with opened_daemon(settings, secrets) as daemon:
         return await daemon.run()
 
 
 @asynccontextmanager
-async def opened_daemon(settings: Settings, listeners: Sequence[Reporter] = ()) -> AsyncIterator[Daemon]:
+async def opened_daemon(
+    settings: Settings, secrets: Secrets, listeners: Sequence[Reporter] = ()
+) -> AsyncIterator[Daemon]:
     """A daemon with all it works with, which obeys signals; `listeners` hear of its events."""
     identity = identify()
     responses = responses_of(settings.trust)
     async with AsyncExitStack() as stack:
-        host = await stack.enter_async_context(opened_host(settings, identity, [*listeners, *responses]))
+        opening_host = opened_host(settings, identity, [*listeners, *responses], secrets)
+        host = await stack.enter_async_context(opening_host)
         opening = opened_brokers(settings.queues, settings.places.queue_root, identity.runner)
         brokers = await stack.enter_async_context(opening)
         for reporter in responses:  # they go out by the brokers, and the last of them before those are closed

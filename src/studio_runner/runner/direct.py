@@ -9,6 +9,7 @@ from pathlib import Path
 from studio_runner.config.settings import Settings
 from studio_runner.errors import Reason
 from studio_runner.machine.need import NO_NEED, Need
+from studio_runner.messages.masking import Secrets
 from studio_runner.process.follow import follow
 from studio_runner.process.hidden import opened_places
 from studio_runner.queues.base import Ticket
@@ -70,7 +71,9 @@ class Listener:
                 self.on_output(piece)
 
 
-async def execute(settings: Settings, body: bytes, *, on_output: Callable[[bytes], None] | None = None) -> Outcome:
+async def execute(
+    settings: Settings, body: bytes, secrets: Secrets, *, on_output: Callable[[bytes], None] | None = None
+) -> Outcome:
     """Run the request to its outcome; resources are limited as always, but not waited for. Whoever has it at hand
     need not be its sender: signatures are not asked for, and clear text is read.
 
@@ -78,7 +81,7 @@ async def execute(settings: Settings, body: bytes, *, on_output: Callable[[bytes
     """
     listeners = [Listener(on_output)] if on_output else []
     trust = replace(settings.trust, clear_text_messages=True, request_signatures_dir=None)
-    async with opened_host(replace(settings, trust=trust), identify(), listeners) as host:
+    async with opened_host(replace(settings, trust=trust), identify(), listeners, secrets) as host:
         ticket = _admission(host, body)
         return await _to_its_end(Attempt(host, Handed(body, ticket), ticket))
 

@@ -89,7 +89,7 @@ def _tag(runner: str, path: Path) -> str:
 def occupied(working_dir: Path, runner: str) -> Iterator[Premises]:
     """Be alive in this working directory until the context ends."""
     for name in ("experiments", "runners", FOLDER):
-        (working_dir / name).mkdir(parents=True, exist_ok=True, mode=0o700)
+        _own(working_dir / name)
     path = working_dir / "runners" / runner
     descriptor = os.open(path, os.O_CREAT | os.O_RDWR | os.O_APPEND | os.O_CLOEXEC, 0o600)
     try:
@@ -98,6 +98,14 @@ def occupied(working_dir: Path, runner: str) -> Iterator[Premises]:
     finally:
         path.unlink(missing_ok=True)
         os.close(descriptor)
+
+
+def _own(path: Path) -> None:
+    """Make the directory, for its user alone; also when it was made otherwise before."""
+    path.mkdir(parents=True, exist_ok=True, mode=0o700)
+    if stat.S_IMODE(path.stat().st_mode) != 0o700:
+        log.info("%s is closed to others from now on", path)
+        path.chmod(0o700)
 
 
 def leftovers(working_dir: Path) -> list[Leftover]:

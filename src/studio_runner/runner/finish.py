@@ -22,7 +22,7 @@ from studio_runner.messages.results import Attempted, results_document
 from studio_runner.messages.units import format_duration
 from studio_runner.runner.artifacts import OUTPUT
 from studio_runner.runner.directory import remove
-from studio_runner.runner.outcome import Outcome, from_error, of_reason, superseded
+from studio_runner.runner.outcome import Outcome, from_error, of_reason, shown, superseded
 from studio_runner.runner.trial import Trial
 
 log = logging.getLogger(__name__)
@@ -127,4 +127,5 @@ def _document(trial: Trial, outcome: Outcome) -> dict[str, Any]:
         finished=time.time(),
         hidden=trial.output.cover.document() if trial.output.hidden else None,
     )
+    outcome = shown(outcome, trial.host.secrets.masker)
     return results_document(trial.request.key, outcome, attempted, trial.artifacts.names())

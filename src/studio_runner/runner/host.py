@@ -13,6 +13,7 @@ from studio_runner.environments.containers.readiness import Readiness
 from studio_runner.environments.images.base import Images
 from studio_runner.machine.gpus.warden import Warden
 from studio_runner.machine.ledger import Ledger
+from studio_runner.messages.masking import Secrets
 from studio_runner.process.cgroups.groups import Groups
 from studio_runner.process.diskwatch import DiskWatch
 from studio_runner.process.spawn import Spawner
@@ -49,6 +50,8 @@ class Host:
     identity: Identity
     premises: Premises
     settings: Settings
+    secrets: Secrets
+    """What is hidden in all that the runner says; an attempt adds those of its message while it lasts."""
     variables: Mapping[str, str]
     """The runner's own environment; `inherited` is the part of it that every experiment gets."""
     inherited: Mapping[str, str]

@@ -19,6 +19,7 @@ from studio_runner.machine.gpus.opening import no_warden, opened_warden
 from studio_runner.machine.gpus.warden import Warden
 from studio_runner.machine.inventory import Capacity, inventory
 from studio_runner.machine.ledger import Ledger
+from studio_runner.messages.masking import Secrets
 from studio_runner.process.cgroups.files import Share
 from studio_runner.process.cgroups.groups import Groups, opened_groups, room_for_all
 from studio_runner.process.cgroups.hierarchy import Found, find, switched_off
@@ -44,11 +45,14 @@ from studio_runner.storage.registry import Stores
 
 @asynccontextmanager
 async def opened_host(
-    settings: Settings, identity: Identity, listeners: Sequence[Reporter] = ()
+    settings: Settings, identity: Identity, listeners: Sequence[Reporter] = (), secrets: Secrets | None = None
 ) -> AsyncIterator[Host]:
-    """The host of this process until the context ends; `listeners` hear of events besides the records."""
+    """The host of this process until the context ends; `listeners` hear of events besides the records, `secrets`
+    is the program's."""
+    secrets = secrets or Secrets()
     places = settings.places
-    places.working_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    for place in (places.working_dir, places.cache_dir, places.store):
+        place.mkdir(parents=True, exist_ok=True, mode=0o700)
     with (
         occupied(places.working_dir, identity.runner) as premises,
         closing(Replays(places.working_dir)) as replays,
@@ -70,13 +74,14 @@ async def opened_host(
             _opened_containers(settings, spawner, variables) as (images, containers, readiness),
             Stores(settings.storage, reach_of(settings)) as stores,
             _opened_cache(settings) as artifact_cache,
-            _opened_reports(settings, identity, stores) as (kept, reporters),
+            _opened_reports(settings, identity, stores, secrets) as (kept, reporters),
             _opened_ledger(settings, variables, total) as (ledger, gpus),
         ):
             yield Host(
                 identity=identity,
                 premises=premises,
                 settings=settings,
+                secrets=secrets,
                 variables=variables,
                 inherited=clean_environment(variables),
                 ledger=ledger,
@@ -156,10 +161,10 @@ async def _opened_cache(settings: Settings) -> AsyncIterator[ArtifactCache | Non
 
 @asynccontextmanager
 async def _opened_reports(
-    settings: Settings, identity: Identity, stores: Stores
+    settings: Settings, identity: Identity, stores: Stores, secrets: Secrets
 ) -> AsyncIterator[tuple[Databases, Sequence[Reporter]]]:
     """The records of this runner and of its senders, and everybody who is told of experiments."""
     kept = databases(settings.places.store / "db", stores)
     dashboard = dashboard_address(settings.http, identity.host)
-    async with opened_reporters(settings.reports, kept, dashboard) as reporters:
+    async with opened_reporters(settings.reports, kept, dashboard, secrets) as reporters:
         yield kept, reporters

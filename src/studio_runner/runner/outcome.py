@@ -1,11 +1,12 @@
 """How attempts end, and the one table that says what follows from each reason."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from types import MappingProxyType
 
 from studio_runner.errors import EnvironmentFailedError, ExitCode, ExperimentError, Reason
+from studio_runner.messages.masking import Masker
 from studio_runner.messages.results import Results
 
 
@@ -94,6 +95,13 @@ def of_reason(reason: Reason, detail: str = "") -> Outcome:
     """The outcome of a reason with its standard sentence, and `detail` after it."""
     sentence = RULES[reason].sentence
     return Outcome(reason, f"{sentence} {detail}".strip())
+
+
+def shown(outcome: Outcome, masker: Masker) -> Outcome:
+    """As people are told of it: errors may repeat what they were given."""
+    if outcome.sentence == RULES[outcome.reason].sentence:
+        return outcome
+    return replace(outcome, sentence=masker.text(outcome.sentence))
 
 
 def superseded() -> Outcome:

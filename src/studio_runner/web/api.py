@@ -37,13 +37,17 @@ class Api:
     def __init__(self, overview: Overview, events: Events, metrics: Metrics, opener: Opener) -> None:
         self._overview, self._events, self._metrics, self._opener = overview, events, metrics, opener
 
+    @property
+    def masker(self) -> Masker:
+        return self._overview.daemon.host.secrets.masker
+
     # -- for machines that look after machines ---------------------------------------------------------------------
 
     async def healthz(self, _request: Request) -> Response:
         return json_answer({"status": "ok"})
 
     async def readyz(self, _request: Request) -> Response:
-        troubles = await self._overview.troubles()
+        troubles = self.masker.value(await self._overview.troubles())
         return json_answer({"ready": not troubles, "reasons": troubles}, 503 if troubles else 200)
 
     async def metrics(self, _request: Request) -> Response:
@@ -76,7 +80,7 @@ class Api:
     async def experiment(self, request: Request) -> Response:
         record = await self._overview.record(request.path_params["key"])
         document = (await self._details(record)).document()
-        return json_answer({**asdict(line_of(record)), "record": without_secrets(document)})
+        return json_answer({**asdict(line_of(record)), "record": self.masker.value(document)})
 
     async def output(self, request: Request) -> Response:
         key = request.path_params["key"]

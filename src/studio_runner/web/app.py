@@ -14,6 +14,7 @@ from studio_runner.client.opening import HereOpener
 from studio_runner.config.reach import reach_of
 from studio_runner.config.settings import Settings
 from studio_runner.errors import StudioRunnerError
+from studio_runner.messages.masking import Secrets
 from studio_runner.queues.registry import opened_brokers
 from studio_runner.reports.prometheus import Metrics
 from studio_runner.runner.daemon import Tally, opened_daemon
@@ -31,9 +32,13 @@ log = logging.getLogger(__name__)
 
 def application(api: Api, access: Access) -> ASGIApp:
     """All addresses, guarded."""
+
+    async def answer(request: Request, error: Exception) -> Response:
+        return problem(request, error, api.masker)
+
     app = Starlette(
         routes=[*_described(api), *_pages(api)],
-        exception_handlers={StudioRunnerError: _problem, HTTPException: _problem, Exception: _problem},
+        exception_handlers=dict.fromkeys((StudioRunnerError, HTTPException, Exception), answer),
     )
     return Guard(app, access)
 
@@ -62,16 +67,12 @@ async def _openapi(_request: Request) -> Response:
     return Response(document(), media_type="application/json")
 
 
-async def _problem(request: Request, error: Exception) -> Response:
-    return problem(request, error)
-
-
-async def serve(settings: Settings, listening: Listening) -> Tally:
+async def serve(settings: Settings, secrets: Secrets, listening: Listening) -> Tally:
     """The daemon, as `runner.daemon.serve` has it, with its HTTP side in the same event loop."""
     events, metrics = Events(), Metrics()
     access = Access(listening.names, listening.remote or settings.http.private, settings.http.token)
     async with (
-        opened_daemon(settings, [metrics, events]) as daemon,
+        opened_daemon(settings, secrets, [metrics, events]) as daemon,
         opened_brokers(settings.queues, settings.places.queue_root) as brokers,
     ):
         app = application(Api(Overview(daemon, brokers), events, metrics, HereOpener(reach_of(settings))), access)

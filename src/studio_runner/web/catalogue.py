@@ -131,7 +131,7 @@ def line_of(record: Record) -> ExperimentLine:
         project=_text(record.document, "project"),
         host=_text(own, "host"),
         attempt=own["attempt"] if isinstance(own.get("attempt"), int) else None,
-        script=mask_urls(script(record))[:500],
+        script=script(record)[:500],
         time_added=_time(record, "time_added"),
         time_started=_time(record, "time_started"),
         time_finished=_time(record, "time_finished"),

@@ -7,7 +7,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from studio_runner.errors import NotFoundError, StudioRunnerError, UsageError
-from studio_runner.messages.secrets import mask_urls
+from studio_runner.messages.masking import Masker
 from studio_runner.web import pages
 from studio_runner.web.answers import json_answer
 
@@ -40,7 +40,10 @@ _STATUS: dict[type[StudioRunnerError], HTTPStatus] = {
 CHALLENGE = {"WWW-Authenticate": 'Basic realm="studio-runner: any name, the token as password", charset="UTF-8"'}
 
 
-def problem(request: Request, error: Exception) -> Response:
+_UNKNOWING = Masker()
+
+
+def problem(request: Request, error: Exception, masker: Masker = _UNKNOWING) -> Response:
     """The answer to a request that ended with one of the project's errors, or one of Starlette's."""
     if isinstance(error, HTTPException):
         return _answer(request, HTTPStatus(error.status_code), error.detail, None)
@@ -49,7 +52,7 @@ def problem(request: Request, error: Exception) -> Response:
             request, HTTPStatus.INTERNAL_SERVER_ERROR, "This is a bug in studio-runner", "Its log says more."
         )
     status = _STATUS.get(type(error), HTTPStatus.SERVICE_UNAVAILABLE)
-    return _answer(request, status, mask_urls(str(error)), error.hint)
+    return _answer(request, status, masker.text(str(error)), error.hint and masker.text(error.hint))
 
 
 def _answer(request: Request, status: HTTPStatus, error: str, hint: str | None) -> Response:

@@ -1,12 +1,13 @@
 """What a check says."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from studio_runner.cli.output import safe
 from studio_runner.config.settings import Settings
 from studio_runner.config.studioml import StudioConfig
+from studio_runner.messages.masking import Masker
 
 
 class State(StrEnum):
@@ -23,6 +24,10 @@ class Finding:
     state: State
     sentence: str
     mend: str = ""
+
+    def shown(self, masker: Masker) -> "Finding":
+        """Without secrets: what is found wrong may be repeated in it."""
+        return replace(self, sentence=masker.text(self.sentence), mend=masker.text(self.mend))
 
     def __str__(self) -> str:
         mend = f"\n{'':10}{safe(self.mend)}" if self.mend else ""

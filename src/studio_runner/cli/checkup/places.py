@@ -1,5 +1,7 @@
 """Directories: there, writable, with room, on file systems that can do what is asked of them."""
 
+import functools
+import operator
 import os
 import shutil
 import tempfile
@@ -24,6 +26,7 @@ def queue_root(here: Here) -> Iterator[Finding]:
     yield finding or ok("queue root", f"{root} {_becomes(root)}")
     if finding or not root.is_dir():
         return
+    yield from _open("queue root", root, "messages with their credentials")
     yield from _renames(root)
     for queue in sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith(".")):
         if not os.access(queue, os.R_OK | os.W_OK | os.X_OK):
@@ -38,11 +41,13 @@ def queue_root(here: Here) -> Iterator[Finding]:
 def working_dir(here: Here) -> Iterator[Finding]:
     place = here.settings.places.working_dir
     yield _writable("working directory", place) or ok("working directory", f"{place} {_becomes(place)}")
+    yield from _open("working directory", place / "experiments", "workspaces of experiments")
 
 
 def store(here: Here) -> Iterator[Finding]:
     place = here.settings.places.store
     yield _writable("store", place) or ok("store", f"{place} {_becomes(place)}")
+    yield from _open("store", place, "artifacts and records")
 
 
 def cache(here: Here) -> Iterator[Finding]:
@@ -52,6 +57,7 @@ def cache(here: Here) -> Iterator[Finding]:
         yield finding
         return
     yield ok("cache", f"{place} {_becomes(place)}")
+    yield from _open("cache", place / "artifacts", "artifacts")
     existing = _existing(place)
     if os.statvfs(existing).f_flag & getattr(os, "ST_NOEXEC", 0):  # only Linux knows
         yield problem(
@@ -73,6 +79,17 @@ def disk(here: Here) -> Iterator[Finding]:
         if device not in seen:
             seen.add(device)
             yield _room(existing)
+
+
+def _open(subject: str, place: Path, what: str) -> Iterator[Finding]:
+    """A place that others can reach. That may be meant, where several accounts share a store or a queue."""
+    if not place.is_dir():
+        return
+    entered = functools.reduce(operator.and_, (path.stat().st_mode for path in (place, *place.parents)))
+    if entered & 0o011:
+        others = "everybody on this machine" if entered & 0o001 else "a group"
+        mend = f"Run: chmod 700 {place}   (unless it is shared on purpose)"
+        yield warning(subject, f"{what} in {place} are within reach of {others}", mend)
 
 
 def _room(place: Path) -> Finding:

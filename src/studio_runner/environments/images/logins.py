@@ -49,6 +49,12 @@ def login_in(file: Path | None, reference: Reference) -> Login | None:
     return found[1] if found else None
 
 
+def secrets_of_logins(file: Path) -> frozenset[str]:
+    """What nobody is to see of it. EnvironmentUnavailableError when it cannot be read."""
+    logins = filter(None, map(_login, _entries(file).values()))
+    return frozenset(secret for login in logins for secret in login.secrets)
+
+
 def write_login(home: Path, reference: Reference, login: Login) -> None:
     """Where the runtime looks for it, readable by this account only."""
     names: tuple[str, ...] = (reference.registry,)
