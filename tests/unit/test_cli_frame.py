@@ -389,7 +389,7 @@ HOSTILE = "a\nb\x1b[2J\x9b2J\u202e\x7f\r"
 
 
 def test_what_others_wrote_makes_no_line_of_the_log_and_no_order_to_the_terminal(record):
-    line = record(TextFormatter(), "left: %s", HOSTILE, extra={"queue": HOSTILE})
+    line = record(TextFormatter(Masker), "left: %s", HOSTILE, extra={"queue": HOSTILE})
 
     assert line.endswith(
         r"left: a\nb\u001b[2J\u009b2J\u202e\u007f\r [queue=a\nb\u001b[2J\u009b2J\u202e\u007f\r]" + "\n"
@@ -398,7 +398,7 @@ def test_what_others_wrote_makes_no_line_of_the_log_and_no_order_to_the_terminal
 
 
 def test_json_is_the_same_and_harmless(record, capsys):
-    line = record(JsonFormatter(), "%s", HOSTILE)
+    line = record(JsonFormatter(Masker), "%s", HOSTILE)
     output.print_json({"name": HOSTILE})
     printed = capsys.readouterr().out
 
