@@ -29,6 +29,7 @@ from studio_runner.machine.need import GpuNeed
 from studio_runner.messages.arguments import script_arguments
 from studio_runner.messages.artifact import Artifact
 from studio_runner.messages.request import Request
+from studio_runner.messages.secrets import shown_words
 from studio_runner.messages.units import format_duration, format_size
 from studio_runner.runner.contained import is_contained
 from studio_runner.runner.intake import need_of
@@ -173,7 +174,7 @@ async def _artifact(artifact: Artifact, request: Request, stores: Stores) -> Fin
 async def _script(request: Request, stores: Stores) -> AsyncIterator[Finding]:
     """Whether the script is in the workspace, which is unpacked to see."""
     script, workspace = request.experiment.filename, request.artifacts.get(WORKSPACE)
-    arguments = " ".join(map(repr, script_arguments(request.experiment.args)))
+    arguments = " ".join(map(repr, shown_words(script_arguments(request.experiment.args))))
     if script is None and is_contained(request):
         yield ok("script", f"the image's own program {arguments}".strip())
         return
