@@ -116,3 +116,7 @@ def test_names_are_left_alone():
 @given(st.text("%AB ", max_size=20))
 def test_without_variables_nothing_changes(value):
     assert expand({"NAME": value}, {}) == {"NAME": value}
+
+
+def test_a_word_of_very_many_quoted_parts_is_one_word():
+    assert script_arguments(["a'b'" * 500_000]) == ("ab" * 500_000,)

@@ -36,7 +36,7 @@ def _words(element: str) -> list[str]:
     if not _NEEDS_READING.search(element):
         return [element]
     words: list[str] = []
-    current: str | None = None
+    current: list[str] = []
     position = 0
     while position < len(element):
         token = _TOKEN.match(element, position)
@@ -44,21 +44,21 @@ def _words(element: str) -> list[str]:
             return [element]
         position = token.end()
         if token.lastgroup != "blank":
-            current = _append(current, token)
-        elif current is not None:
-            words.append(current)
-            current = None
-    return words if current is None else [*words, current]
+            current += _parts(token)
+        elif current:
+            words.append("".join(current))
+            current = []
+    return [*words, "".join(current)] if current else words
 
 
-def _append(current: str | None, token: re.Match[str]) -> str | None:
+def _parts(token: re.Match[str]) -> list[str]:
     kind = token.lastgroup or ""
     text = token[kind]
     if kind == "double":
-        text = _ESCAPE_IN_DOUBLE.sub(_unescaped, text)
-    elif kind == "escaped" and text == _NEWLINE:  # a continued line: nothing at all, not even a word
-        return current
-    return (current or "") + text
+        return [_ESCAPE_IN_DOUBLE.sub(_unescaped, text)]
+    if kind == "escaped" and text == _NEWLINE:  # a continued line: nothing at all, not even a word
+        return []
+    return [text]
 
 
 def _unescaped(escape: re.Match[str]) -> str:
