@@ -216,3 +216,24 @@ class TestOptions:
 )
 def test_requirement_name(line, name):
     assert requirement_name(line) == name
+
+
+@pytest.mark.parametrize("place", ["/x/-r-1.0.tar.gz", "file:///x/-r-1.0.tar.gz", "./-e-1.0.zip"])
+def test_the_name_of_a_file_becomes_no_option_of_the_installer(place):
+    assert read(place).lines == ()
+    assert read(f"six @ file:///x/{place.rpartition('/')[2]}").lines == ("six",)
+
+
+@pytest.mark.parametrize("line", ["x @ file://[", "file://[", "-e x @ file://[", "x @ file:///" + "a" * 5000])
+def test_a_file_that_none_can_be_is_not_on_this_machine(line):
+    assert read(line).lines in ((), ("x",))
+    assert "not on this machine" in read(line).notes[0] or "on the sender's machine" in read(line).notes[0]
+
+
+def test_an_index_of_no_possible_host_is_refused():
+    with pytest.raises(EnvironmentFailedError, match="http or https URL"):
+        read("-i http://[")
+
+
+def test_a_line_of_many_blanks_is_read_at_once():
+    assert read("a" + " " * 300_000 + "b").lines

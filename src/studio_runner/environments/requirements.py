@@ -11,6 +11,7 @@ from packaging.utils import (
     InvalidSdistFilename,
     InvalidWheelFilename,
     canonicalize_name,
+    is_normalized_name,
     parse_sdist_filename,
     parse_wheel_filename,
 )
@@ -23,9 +24,9 @@ TOOLS = frozenset({"pip", "setuptools", "wheel", "distribute"})
 
 _INTERPRETER_PARTS = frozenset({"python", "pkg-resources", "wsgiref"})
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
-_COMMENT = re.compile(r"(^|\s+)#.*$")
+_COMMENT = re.compile(r"(?:^|(?<=\s))#.*$")
 _NAME = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]*)(?=$|[\s\[(<>=!~;@,])")
-_NAMED_URL = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]*)\s*(\[[^\]]*\])?\s*@\s*(\S+)(.*)")
+_NAMED_URL = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]*)\s*+(\[[^\]]*\])?\s*@\s*(\S+)(.*)")
 _PIN = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]*)\s*={2,3}\s*([^\s;,#]+)")
 _USER_INFO = re.compile(r"(?<=://)[^/@\s]+@")
 _VCS = ("git+", "hg+", "svn+", "bzr+")
@@ -185,7 +186,7 @@ class _Reader:
 
     def _named_url(self, match: re.Match[str], sent: str) -> str:
         name, extras, url, rest = match.group(1), match.group(2) or "", match.group(3), match.group(4)
-        if _VARIABLE.search(url) or urlsplit(url).scheme != "file" or _exists(url):
+        if _VARIABLE.search(url) or not url.lower().startswith("file:") or _exists(url):
             return match.group()
         pinned = _pinned(url)
         instead = f"{name}{extras}{'==' + pinned[1] if pinned else ''}"
@@ -261,7 +262,10 @@ def _has_argparse(version: tuple[int, ...]) -> bool:
 
 
 def _is_web(url: str) -> bool:
-    return urlsplit(url).scheme in ("http", "https")
+    try:
+        return urlsplit(url).scheme in ("http", "https")
+    except ValueError:  # no host looks like that
+        return False
 
 
 def _is_local(line: str) -> bool:
@@ -272,12 +276,21 @@ def _is_local(line: str) -> bool:
 
 
 def _path(place: str) -> str:
-    return unquote(urlsplit(place).path) if place.startswith("file:") else place
+    """Of a file's URL; empty when that is none."""
+    if not place.lower().startswith("file:"):
+        return place
+    try:
+        return unquote(urlsplit(place).path)
+    except ValueError:
+        return ""
 
 
 def _exists(place: str) -> bool:
     path = Path(_path(place))
-    return path.is_absolute() and path.exists()
+    try:
+        return path.is_absolute() and path.exists()
+    except (OSError, ValueError):  # no file can have such a name, or nobody may look there
+        return False
 
 
 def _pinned(place: str) -> tuple[str, str] | None:
@@ -285,11 +298,10 @@ def _pinned(place: str) -> tuple[str, str] | None:
     file = Path(_path(place).rstrip("/")).name
     try:
         name, version, *_ = parse_wheel_filename(file)
-        return name, str(version)
     except InvalidWheelFilename:
-        pass
-    try:
-        name, found = parse_sdist_filename(file)
-    except InvalidSdistFilename:
-        return None
-    return name, str(found)
+        try:
+            name, version = parse_sdist_filename(file)
+        except InvalidSdistFilename:
+            return None
+    # `-r-1.0.tar.gz` would become an option of the installer's
+    return (name, str(version)) if is_normalized_name(name) else None
