@@ -15,7 +15,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from studio_runner.messages.jsontext import too_deep
 from studio_runner.messages.secrets import HIDDEN, mask_urls
+from studio_runner.messages.units import CEILING
 from studio_runner.reports.documents import DirectoryDocuments, Documents
 
 log = logging.getLogger(__name__)
@@ -26,7 +28,7 @@ OWN = "studio_runner"
 Change = Callable[[dict[str, Any] | None], Mapping[str, Any] | None]
 """From a record (None: it does not exist) to what it shall be (None: what it is)."""
 
-_PLAIN = re.compile(r"[^/\0]{1,200}")
+_PLAIN = re.compile(r"[^/\0\ud800-\udfff]{1,200}")
 
 
 @dataclass(frozen=True)
@@ -58,8 +60,14 @@ class Record:
 
     def time(self, name: str) -> float | None:
         """A time field in Unix seconds, or None."""
-        value = self.document.get(name)
-        return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+        return quantity(self.document.get(name))
+
+
+def quantity(value: object) -> float | None:
+    """What a record says in a number, None where it says none that anything could have."""
+    if not isinstance(value, int | float) or isinstance(value, bool) or not abs(value) < CEILING:
+        return None
+    return float(value)
 
 
 class Records:
@@ -169,19 +177,23 @@ def _part(name: str) -> str:
     """One path component for a name from outside: as it is where that is safe, percent-quoted where not."""
     if _PLAIN.fullmatch(name) and not name.startswith("."):
         return name
-    return quote(name, safe="").replace(".", "%2E")[:200] or "%00"
+    return quote(name, safe="", errors="surrogatepass").replace(".", "%2E")[:200] or "%00"
 
 
 def _loads(name: str, content: bytes) -> dict[str, Any] | None:
     try:
         document = json.loads(content)
-    except ValueError:
+    except (ValueError, RecursionError):
         document = None
-    if isinstance(document, dict):
+    if isinstance(document, dict) and not too_deep(content, document):
         return document
     log.warning("The record of %s is not a JSON object; it is passed over", name)
     return None
 
 
 def _dumps(value: Any) -> bytes:
-    return json.dumps(value, ensure_ascii=False).encode(errors="surrogateescape")
+    """Half a surrogate pair, which JSON can spell and UTF-8 cannot, stays spelled."""
+    try:
+        return json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return json.dumps(value).encode()
