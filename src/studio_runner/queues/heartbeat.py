@@ -152,8 +152,10 @@ class Roster:
 
 
 def _parse_mark(content: bytes) -> ProcessMark | None:
+    """None for what no runner wrote."""
     try:
-        fields = json.loads(content)
-        return ProcessMark(**fields)
-    except (ValueError, TypeError):
+        mark = ProcessMark(**json.loads(content))
+    except (ValueError, TypeError, RecursionError):
         return None
+    texts = (mark.host, mark.boot, mark.namespace, mark.start)
+    return mark if type(mark.pid) is int and all(isinstance(text, str) for text in texts) else None
