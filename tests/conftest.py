@@ -20,6 +20,9 @@ from servers.seaweedfs import SeaweedS3
 settings.register_profile("steady", deadline=None)
 settings.load_profile("steady")
 
+KEYS = Path(__file__).parent / "keys"
+PASSPHRASE = b"throw-away"
+
 EARLY = pytest.StashKey[RabbitMQ]()
 
 
@@ -201,3 +204,15 @@ def registry(registry_content):
     """A registry of images. Whoever closes it starts it again."""
     with Registry(registry_content.copy()) as server:
         yield server
+
+
+@pytest.fixture
+def keys(tmp_path):
+    """Copies of the keys in `tests/keys`, with the modes that keys have: git keeps none."""
+    place = tmp_path / "keys"
+    place.mkdir(mode=0o700)
+    for path in KEYS.iterdir():
+        copy = place / path.name
+        copy.write_bytes(path.read_bytes())
+        copy.chmod(0o644 if path.suffix else 0o600)
+    return place

@@ -61,6 +61,14 @@ class ConfigError(StudioRunnerError):
     exit_code = ExitCode.USAGE
 
 
+class KeyFileError(ConfigError):
+    """A key that cannot be used. Where keys are parsed the message completes "...: " after the file's name."""
+
+
+class KeyUnsettledError(StudioRunnerError):
+    """A key that cannot be used at this moment, and probably soon: it is just being written."""
+
+
 class BrokerError(StudioRunnerError):
     """A queue could not be read or written."""
 

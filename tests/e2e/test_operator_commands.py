@@ -336,11 +336,11 @@ def test_doctor_is_content_with_a_fresh_home(home):
 def test_doctor_says_how_to_mend_what_is_broken(home):
     (home.path / "file").touch()
 
-    done = home.run("doctor", "--queue-root", home.path / "file" / "queue", PIP_NO_INDEX="1", ENCRYPT_DIR="/x")
+    done = home.run("doctor", "--queue-root", home.path / "file" / "queue", PIP_NO_INDEX="1", K8S_NAMESPACE="/x")
 
     assert done.returncode == 1
     assert "file is not a directory" in done.stdout
-    assert "ENCRYPT_DIR is set and does nothing" in done.stdout
+    assert "K8S_NAMESPACE is set and does nothing" in done.stdout
     assert "1 of " in done.stdout.splitlines()[-1]
 
 

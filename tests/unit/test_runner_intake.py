@@ -109,7 +109,7 @@ def test_more_gpus_than_there_are_is_said_in_figures(caplog):
 def test_the_environment_of_an_experiment_knows_of_its_gpus():
     _, ledger = with_cards(24)
     request = parse_request(body(message(gpus=1)))
-    held = ledger.reserve(need_of(request, cpu_only=False)).gpus
+    held = ledger.reserve(need_of(request.resources, cpu_only=False)).gpus
     assert spec_of(request, held).gpus
     assert not spec_of(request).gpus
 
@@ -118,8 +118,8 @@ def test_an_unreadable_message_is_taken_so_that_it_can_be_set_aside():
     gate, ledger = intake()
     ticket = gate.admit("local_q", b"{not json")
     assert ticket
-    assert ticket.request is None
-    assert "line 1" in str(ticket.error)
+    assert ticket.reading.request is None
+    assert "line 1" in str(ticket.reading.error)
     assert ledger.free == TOTAL
 
 
@@ -173,7 +173,7 @@ def test_a_refused_message_is_taken_when_its_turn_comes_and_when_its_lifetime_is
     first.release()
     second = gate.admit("local_q", waiting)
     assert second
-    assert second.request.key == "b"
+    assert second.reading.request.key == "b"
     second.release()
 
     held = gate.admit("local_q", body(message("c", cpus=3)))

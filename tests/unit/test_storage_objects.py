@@ -104,7 +104,7 @@ def test_keys_show_too_little_to_be_used():
         ("minio.example:443", "data", None, "minio.example", "/data/a%20b", "us-east-1"),
     ],
 )  # fmt: skip
-def test_hosts_and_regions(host, name, region, netloc, path, told):  # noqa: PLR0917
+def test_hosts_and_regions(host, name, region, netloc, path, told):
     bucket = Bucket.at("https", host, name, region)
     assert (bucket.netloc, bucket.path("a b"), bucket.region) == (netloc, path, told)
 

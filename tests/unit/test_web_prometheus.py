@@ -112,12 +112,15 @@ def test_what_runs_has_a_series_while_it_runs():
 
 
 def test_queues_have_the_names_that_dashboards_know():
-    queue = QueueFigures("rmq_q", found=1, failed=2, checked=3, ignored=4, messages={"waiting": 5, "dead": 6})
+    queue = QueueFigures(
+        "rmq_q", found=1, failed=2, checked=3, ignored=4, rejected=7, messages={"waiting": 5, "dead": 6}
+    )
     found = figures(Metrics(), Standing(**{**vars(IDLE), "queues": [queue]}))
     labels = ("host", "h"), ("queue_name", "rmq_q"), ("queue_type", "rmq")
     for name, value in (("refresh_success", 1), ("refresh_fail", 2), ("checked", 3), ("ignored", 4)):
         assert found[f"runner_queue_{name}", *labels] == value
     assert found["studio_runner_queue_messages", *labels[1:], ("state", "dead")] == 6
+    assert found["studio_runner_queue_rejected_total", *labels[1:]] == 7
 
 
 def test_room_that_is_held_is_shown_by_queue():

@@ -16,15 +16,18 @@ from studio_runner.errors import ExitCode
 
 @click.command()
 @click.argument("message", type=click.File("rb"))
-@with_settings("places", "machine", "gpus", "storage", "containers")
+@click.option(
+    "--queue", default="", metavar="NAME", help="The queue that it is to come from: who must have signed?"
+)
+@with_settings("places", "machine", "gpus", "storage", "containers", "trust")
 @json_option
 @click.pass_obj
-def command(session: Session, settings: Settings, message: BinaryIO, *, as_json: bool) -> int:
+def command(session: Session, settings: Settings, message: BinaryIO, queue: str, *, as_json: bool) -> int:
     """Say what the runner would make of a request MESSAGE (a JSON file, or - for standard input).
 
     Exits with 1 when it would not run it to the end of the script.
     """
-    findings = asyncio.run(_examined(message.read(), Here(settings, session.environ)))
+    findings = asyncio.run(_examined(message.read(), Here(settings, session.environ), queue))
     runs = all(finding.state is not State.PROBLEM for finding in findings)
     if as_json:
         print_json({"runs": runs, "findings": [asdict(finding) for finding in findings]})
@@ -35,7 +38,7 @@ def command(session: Session, settings: Settings, message: BinaryIO, *, as_json:
     return ExitCode.DONE if runs else ExitCode.FAILED
 
 
-async def _examined(body: bytes, here: Here) -> list[Finding]:
+async def _examined(body: bytes, here: Here, queue: str) -> list[Finding]:
     from studio_runner.cli.checkup.message import examine
 
-    return [finding async for finding in examine(body, here)]
+    return [finding async for finding in examine(body, here, queue)]

@@ -21,7 +21,16 @@ Check = Callable[[Here], Iterable[Finding]]
 
 @click.command()
 @with_settings(
-    "places", "machine", "gpus", "containers", "http", "storage", *BROKERS, "queues.amqp_queues", "queues.lease"
+    "places",
+    "machine",
+    "gpus",
+    "containers",
+    "trust",
+    "http",
+    "storage",
+    *BROKERS,
+    "queues.amqp_queues",
+    "queues.lease",
 )
 @json_option
 @click.pass_obj
@@ -51,7 +60,7 @@ def _findings(session: Session, settings: Settings) -> list[Finding]:
 
 def checks() -> tuple[Check, ...]:
     """All of them, in the order of their report."""
-    from studio_runner.cli.checkup import brokers, containers, gpus, limits, places, python, stores, system
+    from studio_runner.cli.checkup import brokers, containers, gpus, keys, limits, places, python, stores, system
 
     return (
         system.share,
@@ -69,6 +78,7 @@ def checks() -> tuple[Check, ...]:
         limits.limits,
         containers.containers,
         system.open_files,
+        keys.keys,
         system.http,
         brokers.rabbitmq,
         brokers.sqs,

@@ -18,7 +18,7 @@ TERMINATED = 128 + signal.SIGTERM
 
 @click.command()
 @click.argument("message", type=click.File("rb"))
-@with_settings("places", "storage", "machine", "gpus", "experiments", "containers", "caches")
+@with_settings("places", "storage", "machine", "gpus", "experiments", "containers", "caches", "trust.encrypt_dir")
 def command(settings: Settings, message: BinaryIO) -> int:
     """Run one request MESSAGE (a JSON file, or - for standard input) here and now, without a queue.
 

@@ -23,7 +23,7 @@ from studio_runner.cli.experiments import (
 from studio_runner.cli.front import front_of
 from studio_runner.cli.options import with_settings
 from studio_runner.cli.session import Session
-from studio_runner.config.settings import LimitSettings, Settings
+from studio_runner.config.settings import LimitSettings, Settings, TrustSettings
 from studio_runner.errors import Reason, UsageError
 
 if TYPE_CHECKING:
@@ -94,15 +94,17 @@ async def _run_request(settings: Settings, request: "Request", queue: str, desk:
 
 
 def _settings_for(settings: Settings, queue: str) -> Settings:
-    """Serve the private queue, one experiment, one try: somebody is waiting for the answer."""
+    """Serve the private queue, one experiment, one try: somebody is waiting for the answer. Nobody else puts
+    anything on it, so that no signature is asked for."""
     queues = replace(settings.queues, match=f"^{re.escape(queue)}$", mismatch="", deliveries=1)
-    return replace(settings, queues=queues, limits=LimitSettings(tasks=1, idle_duration=0, interval=0))
+    limits = LimitSettings(tasks=1, idle_duration=0, interval=0)
+    return replace(settings, queues=queues, limits=limits, trust=TrustSettings())
 
 
 def _check_fits(request: "Request", host: "Host") -> None:
     from studio_runner.runner.intake import need_of
 
-    need = need_of(request, cpu_only=host.settings.machine.cpu_only)
+    need = need_of(request.resources, cpu_only=host.settings.machine.cpu_only)
     if why := [*host.ledger.shortfalls(need), *host.policy(request)]:
         raise UsageError(
             f"The experiment cannot run on this machine: {'; '.join(why)}",

@@ -218,7 +218,16 @@ class Request:
 
 def parse_request(body: bytes) -> Request:
     """Read a request; InvalidMessageError names the first value that cannot be accepted."""
-    document = read_json(body, MAX_BODY)
+    return request_of(read_message(body), body)
+
+
+def read_message(body: bytes) -> Any:
+    """The JSON of a message, whatever it is a message of; InvalidMessageError when there is none."""
+    return read_json(body, MAX_BODY)
+
+
+def request_of(document: Any, body: bytes) -> Request:
+    """The request that `body` holds, which was read already."""
     try:
         message = RequestMessage.model_validate(document)
     except ValidationError as error:

@@ -50,13 +50,15 @@ class ArtifactFigures:
 
 @dataclass(frozen=True)
 class QueueFigures:
-    """One queue: how often it was found (or not), its messages looked at and left, and how many it has by state."""
+    """One queue: how often it was found (or not), its messages looked at, left and rejected, and how many it has by
+    state."""
 
     name: str
     found: int = 0
     failed: int = 0
     checked: int = 0
     ignored: int = 0
+    rejected: int = 0
     messages: Mapping[str, int] = field(default_factory=dict)
 
 
@@ -275,13 +277,17 @@ def _queues(host: str, queues: Sequence[QueueFigures]) -> Iterator[Metric]:
         for queue, value in zip(queues, values, strict=True):
             family.add_metric((host, queue_type(queue.name), queue.name), value)
         yield family
+    rejected = CounterMetricFamily(
+        "studio_runner_queue_rejected", "Messages that must not be run.", labels=("queue_type", "queue_name")
+    )
     depth = GaugeMetricFamily(
         "studio_runner_queue_messages", "Messages by state.", labels=("queue_type", "queue_name", "state")
     )
     for queue in queues:
+        rejected.add_metric((queue_type(queue.name), queue.name), queue.rejected)
         for state, count in queue.messages.items():
             depth.add_metric((queue_type(queue.name), queue.name, state), count)
-    yield depth
+    yield from (rejected, depth)
 
 
 def _artifacts(host: str, figures: ArtifactFigures) -> Iterator[Metric]:

@@ -14,7 +14,7 @@ from contextlib import AsyncExitStack, ExitStack
 from pathlib import Path
 from typing import Any
 
-from studio_runner.errors import BrokerError, ExperimentError, Reason, SupersededError
+from studio_runner.errors import BrokerError, ExperimentError, Reason, RejectedError, SupersededError
 from studio_runner.messages.metadata import Document
 from studio_runner.messages.request import Request, short_key
 from studio_runner.messages.results import parse_results
@@ -49,7 +49,8 @@ class Attempt:
         self._starting = ExitStack()
         self._starting.enter_context(host.starts.under_way())
         self._wish: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
-        self.key = admission.request.key if admission.request else "(unreadable)"
+        self._reading = admission.reading
+        self.key = self._reading.request.key if self._reading.request else "(unreadable)"
         self.trial: Trial | None = None
         """Its state, once it has a directory."""
 
@@ -76,15 +77,25 @@ class Attempt:
 
     async def _tried(self, stack: AsyncExitStack) -> Outcome:
         """The attempt from its directory to its report, not yet settled."""
-        if self._admission.request is None:
-            return await self._refused(self._admission.error)
+        request = self._reading.request
+        if request is None:
+            return await self._refused(self._reading.error)
+        if self._reading.sender:
+            log.info("signed by %s", self._reading.sender)
+        if self._reading.sealed and self._host.replays.knows(request):
+            return superseded() if self._delivery.redelivered else await self._refused(_played_again())
         try:
-            trial = await self._open(self._admission.request, stack)
+            trial = await self._open(request, stack)
         except ExperimentError as error:
             return await self._refused(error)
-        if self._delivery.redelivered and (earlier := await self._delivered_before(trial)):
-            await self._report_end(trial.subject, earlier, None)
-            return earlier
+        if self._delivery.redelivered or self._reading.sealed:
+            try:
+                earlier = await self._delivered_before(trial)
+            except RejectedError as error:
+                return await self._refused(error)
+            if earlier:
+                await self._report_end(trial.subject, earlier, None)
+                return earlier
         await self._host.reports.report(Started(trial.subject, trial.started_at, trial.reserved()))
         outcome = self._worn_out() or await self._work(trial)
         self._starting.close()
@@ -102,11 +113,14 @@ class Attempt:
         return of_reason(Reason.SYSTEM_ERROR, f"(its runner died in each of {budget} attempts)")
 
     async def _delivered_before(self, trial: Trial) -> Outcome | None:
-        """What an earlier attempt at this message came to, if it got so far as to deliver."""
+        """What an earlier attempt at this message came to, if it got so far as to deliver. RejectedError when there
+        was one though nobody had the message before."""
         try:
             return await self._earlier(trial)
         except SupersededError:
             return superseded()
+        except RejectedError:
+            raise
         except ExperimentError as error:
             return from_error(error)
 
@@ -119,6 +133,8 @@ class Attempt:
         if outcome.settle is not Settle.ACK or (results.attempt or 0) > self._number:
             await trial.artifacts.approach(first=True)  # it was set aside, and somebody wants it tried again
             return None
+        if not self._delivery.redelivered:
+            raise _played_again()
         log.info("an earlier attempt had delivered its results: nothing is run again")
         await trial.artifacts.put_results(found)
         return outcome
@@ -215,6 +231,8 @@ class Attempt:
 
     async def _settle(self, outcome: Outcome) -> None:
         said = f"{outcome.reason}: {outcome.sentence}"
+        if self._reading.sealed and self._reading.request and outcome.settle is Settle.ACK:
+            self._host.replays.add(self._reading.request)
         try:
             match outcome.settle:
                 case Settle.ACK:
@@ -233,18 +251,20 @@ class Attempt:
             log.warning("the message could not be settled and will come again: %s", error)
 
     async def _refused(self, error: ExperimentError | None) -> Outcome:
-        """The experiment never got a directory: only the record can tell of it."""
+        """The experiment never got a directory: only the record can tell of it. Of a message that is not believed
+        nothing is told: what it says of its key and of its sender's records may be meant to do harm."""
         outcome = from_error(error) if error else of_reason(Reason.SYSTEM_ERROR)
-        await self._report_unstarted(outcome)
+        if not isinstance(error, RejectedError):
+            await self._report_unstarted(outcome)
         return outcome
 
     async def _report_unstarted(self, outcome: Outcome) -> None:
-        request = self._admission.request
-        if experiment := _experiment(request) if request else salvaged_experiment(self._delivery.body):
+        request = self._reading.request
+        if experiment := _experiment(request) if request else salvaged_experiment(self._reading.body):
             await self._report_end(self._subject(experiment, None), outcome, None)
 
     def _subject(self, experiment: Mapping[str, Any], place: Path | None) -> Subject:
-        request = self._admission.request
+        request = self._reading.request
         return Subject(
             key=str(experiment["key"]),
             experiment=experiment,
@@ -253,7 +273,7 @@ class Attempt:
             host=self._host.identity.host,
             directory=place,
             runner=self._host.identity.runner,
-            config=request.config if request else salvaged_config(self._delivery.body),
+            config=request.config if request else salvaged_config(self._reading.body),
         )
 
     async def _report_end(self, subject: Subject, outcome: Outcome, end: Exit | None) -> None:
@@ -271,6 +291,13 @@ class Attempt:
                 started=self.trial.started_at if self.trial else None,
             )
         )
+
+
+def _played_again() -> RejectedError:
+    return RejectedError(
+        "The message was done with before, and was put on the queue again",
+        hint="To run the experiment again, submit it again.",
+    )
 
 
 def _experiment(request: Request) -> Mapping[str, Any]:

@@ -178,6 +178,7 @@ def _terms(host: Host) -> Terms:
         patience=settings.machine.patience,
         room=partial(has_room, settings.places.working_dir),
         objections=host.policy,
+        opener=host.opener,
     )
 
 

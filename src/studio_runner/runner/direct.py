@@ -3,19 +3,19 @@
 import asyncio
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from studio_runner.config.settings import Settings
-from studio_runner.errors import InvalidMessageError, Reason
+from studio_runner.errors import Reason
 from studio_runner.machine.need import NO_NEED, Need
-from studio_runner.messages.request import parse_request
 from studio_runner.process.follow import follow
 from studio_runner.queues.base import Ticket
 from studio_runner.reports.base import Ended, Event, Started
 from studio_runner.runner.attempt import Attempt
 from studio_runner.runner.host import Host, identify
 from studio_runner.runner.intake import Admission, need_of
+from studio_runner.runner.opener import Reading
 from studio_runner.runner.opening import opened_host
 from studio_runner.runner.outcome import Outcome, of_reason
 
@@ -70,12 +70,14 @@ class Listener:
 
 
 async def execute(settings: Settings, body: bytes, *, on_output: Callable[[bytes], None] | None = None) -> Outcome:
-    """Run the request to its outcome; resources are limited as always, but not waited for.
+    """Run the request to its outcome; resources are limited as always, but not waited for. Whoever has it at hand
+    need not be its sender: signatures are not asked for, and clear text is read.
 
     Cancelled, it stops the script and delivers what there is before it lets go.
     """
     listeners = [Listener(on_output)] if on_output else []
-    async with opened_host(settings, identify(), listeners) as host:
+    trust = replace(settings.trust, clear_text_messages=True, request_signatures_dir=None)
+    async with opened_host(replace(settings, trust=trust), identify(), listeners) as host:
         ticket = _admission(host, body)
         return await _to_its_end(Attempt(host, Handed(body, ticket), ticket))
 
@@ -91,15 +93,14 @@ async def _to_its_end(attempt: Attempt) -> Outcome:
 
 
 def _admission(host: Host, body: bytes) -> Admission:
-    try:
-        request, error = parse_request(body), None
-    except InvalidMessageError as trouble:
-        request, error = None, trouble
-    need = need_of(request, cpu_only=host.settings.machine.cpu_only) if request else NO_NEED
+    reading = host.opener.read(QUEUE, body) or Reading(body)
+    cpu_only = host.settings.machine.cpu_only
+    need = need_of(reading.request.resources, cpu_only=cpu_only) if reading.request else NO_NEED
     reservation = host.ledger.reserve(need) or host.ledger.reserve(Need(gpus=need.gpus))
     if reservation is None:
         why = host.ledger.shortfalls(Need(gpus=need.gpus)) or ["none that are well"]
         log.warning("it runs without the GPUs that it asks for: %s", "; ".join(why))
         reservation = host.ledger.reserve(NO_NEED)
     assert reservation  # noqa: S101 - nothing always fits
-    return Admission(request, error, reservation, cancelled=lambda: None)
+    again = replace(reading, sealed=False)  # whoever has the message at hand may run it as often as they like
+    return Admission(again, reservation, cancelled=lambda: None)

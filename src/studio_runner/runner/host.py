@@ -20,7 +20,9 @@ from studio_runner.process.treewatch import TreeWatch
 from studio_runner.reports.base import Reports
 from studio_runner.reports.databases import Databases
 from studio_runner.runner.directory import Premises
+from studio_runner.runner.opener import Opener
 from studio_runner.runner.policy import Policy
+from studio_runner.runner.replays import Replays
 from studio_runner.runner.starts import Starts
 from studio_runner.storage.cache import ArtifactCache
 from studio_runner.storage.registry import Stores
@@ -62,6 +64,8 @@ class Host:
     containers: Containers
     readiness: Readiness
     policy: Policy
+    opener: Opener
+    replays: Replays
     reports: Reports
     stores: Stores
     artifact_cache: ArtifactCache | None

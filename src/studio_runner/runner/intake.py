@@ -1,7 +1,7 @@
 """From bytes on a queue to a reserved place on this machine: read, then admit.
 
-A message is looked at before it is taken. What cannot be read is admitted without a reservation, so that the
-attempt can set it aside; what can never fit here is left to other runners and said once.
+A message is looked at before it is taken. What cannot be read or must not be run is admitted without a reservation,
+so that the attempt can set it aside; what can never fit here is left to other runners and said once.
 """
 
 import asyncio
@@ -10,16 +10,21 @@ import time
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from math import inf
 
-from studio_runner.errors import InvalidMessageError
+from studio_runner.config.settings import TrustSettings
+from studio_runner.errors import RejectedError
 from studio_runner.machine.inventory import Capacity
 from studio_runner.machine.ledger import Ledger, Reservation
 from studio_runner.machine.lineup import Candidate
 from studio_runner.machine.need import NO_GPUS, NO_NEED, GpuNeed, Need
 from studio_runner.machine.placement import Placement
-from studio_runner.messages.request import Request, parse_request
+from studio_runner.messages.envelope import Envelope
+from studio_runner.messages.request import Request
+from studio_runner.messages.resources import Resources
 from studio_runner.runner.hold import Hold, hold_of
+from studio_runner.runner.opener import NO_KEY, Opener, Reading
 
 log = logging.getLogger(__name__)
 
@@ -32,10 +37,9 @@ REMEMBERED = 10_000
 
 @dataclass(frozen=True)
 class Admission:
-    """The ticket of an admitted message: its request (or why it cannot be read) and its share of the machine."""
+    """The ticket of an admitted message: what it came to, and its share of the machine."""
 
-    request: Request | None
-    error: InvalidMessageError | None
+    reading: Reading
     reservation: Reservation
     cancelled: Callable[[], None]
 
@@ -45,9 +49,8 @@ class Admission:
         self.cancelled()
 
 
-def need_of(request: Request, *, cpu_only: bool) -> Need:
-    """The share of a machine that a request asks for; at least one core, and no GPUs where it is to do without."""
-    wanted = request.resources
+def need_of(wanted: Resources, *, cpu_only: bool) -> Need:
+    """The share of a machine that is asked for; at least one core, and no GPUs where it is to do without."""
     share = Capacity(cores=max(1, wanted.cpus), memory=wanted.ram, disk=wanted.hdd)
     gpus = GpuNeed(slots=wanted.gpus, cards=wanted.gpu_count, memory=wanted.gpu_mem)
     return Need(share, gpus if gpus and not cpu_only else NO_GPUS)
@@ -114,16 +117,17 @@ class Quota:
 
 @dataclass
 class QueueCounts:
-    """By queue, how often it was found or could not be read, and a message of it was looked at or left."""
+    """By queue: how often it was found or could not be read, and a message of it looked at, left or rejected."""
 
     found: Counter[str] = field(default_factory=Counter)
     failed: Counter[str] = field(default_factory=Counter)
     checked: Counter[str] = field(default_factory=Counter)
     ignored: Counter[str] = field(default_factory=Counter)
+    rejected: Counter[str] = field(default_factory=Counter)
 
     def forget(self, queue: str) -> None:
         """The queue is gone."""
-        for counter in (self.found, self.failed, self.checked, self.ignored):
+        for counter in (self.found, self.failed, self.checked, self.ignored, self.rejected):
             del counter[queue]
 
 
@@ -141,6 +145,7 @@ class Terms:
 
     `grace`: seconds by which an experiment may outlast its time limit. `patience`: see `Placement`. `room`: whether
     the disk has any. `objections`: why this runner leaves a request to others although it would fit, a phrase each.
+    `opener` reads messages.
     """
 
     cpu_only: bool = False
@@ -148,6 +153,7 @@ class Terms:
     patience: float = 0.0
     room: Callable[[], bool] = _always
     objections: Callable[[Request], Sequence[str]] = _no_objections
+    opener: Opener = field(default_factory=lambda: Opener(TrustSettings()))
 
 
 class Intake:
@@ -204,6 +210,7 @@ class Intake:
         admission = self._decide(queue, body)
         self.counts.checked[queue] += 1
         self.counts.ignored[queue] += admission is None
+        self.counts.rejected[queue] += admission is not None and isinstance(admission.reading.error, RejectedError)
         return admission
 
     @property
@@ -223,15 +230,27 @@ class Intake:
         look = self._looks.find(queue, _mark(body))
         if look and not self._may_come(look):
             return None
-        try:
-            request = parse_request(body)
-        except InvalidMessageError as error:
-            return self._take(None, error, NO_NEED)
-        candidate = self._candidate(queue, request)
+        reading = self._terms.opener.read(queue, body, partial(self._is_wanted, queue, body))
+        if reading is None:
+            return None
+        request = reading.request
+        if request is None:
+            return self._take(reading, NO_NEED)
+        candidate = self._candidate(queue, _mark(body), request)
         if _over(request):
             self._placement.took(candidate)
-            return self._take(request, None, NO_NEED)
-        return self._decide_readable(request, candidate)
+            return self._take(reading, NO_NEED)
+        return self._decide_readable(reading, request, candidate)
+
+    def _is_wanted(self, queue: str, body: bytes, envelope: Envelope) -> bool:
+        """Whether a sealed message is worth opening, by what it says of itself in clear text."""
+        need = need_of(envelope.advice, cpu_only=self._terms.cpu_only)
+        why_never = [*self._ledger.shortfalls(need), *([] if self._terms.opener.opens else [NO_KEY])]
+        if why_never:
+            candidate = Candidate(queue, envelope.name, _mark(body), need, inf, inf)
+            self._tell_once(candidate, why_never)
+            self._looks.add(Look(candidate, inf, objected=not self._terms.opener.opens))
+        return not why_never
 
     def _may_come(self, look: Look) -> bool:
         """Whether a message that was left is to be read again."""
@@ -239,12 +258,12 @@ class Intake:
             return False
         return self._is_its_turn(look.candidate)
 
-    def _decide_readable(self, request: Request, candidate: Candidate) -> Admission | None:
+    def _decide_readable(self, reading: Reading, request: Request, candidate: Candidate) -> Admission | None:
         objections = self._terms.objections(request)
         if why_never := [*self._ledger.shortfalls(candidate.need), *objections]:
             self._tell_once(candidate, why_never)
         elif self._is_its_turn(candidate):
-            return self._place(request, candidate)
+            return self._place(reading, candidate)
         self._looks.add(Look(candidate, request.lifetime_deadline or inf, bool(objections)))
         return None
 
@@ -258,27 +277,26 @@ class Intake:
             log.info("%s: others that would delay it are left", hold_of(awaited, now).sentence)
         return False
 
-    def _candidate(self, queue: str, request: Request) -> Candidate:
-        need, limit = need_of(request, cpu_only=self._terms.cpu_only), request.experiment.max_duration or inf
-        expires = time.monotonic() - time.time() + (request.lifetime_deadline or inf)
-        return Candidate(
-            queue, request.key, _mark(request.body), need, limit + self._terms.grace, expires + self._terms.grace
+    def _candidate(self, queue: str, mark: Hashable, request: Request) -> Candidate:
+        need, limit = (
+            need_of(request.resources, cpu_only=self._terms.cpu_only),
+            request.experiment.max_duration or inf,
         )
+        expires = time.monotonic() - time.time() + (request.lifetime_deadline or inf)
+        return Candidate(queue, request.key, mark, need, limit + self._terms.grace, expires + self._terms.grace)
 
-    def _place(self, request: Request, candidate: Candidate) -> Admission | None:
-        admission = self._take(request, None, candidate.need, candidate.end(time.monotonic()))
+    def _place(self, reading: Reading, candidate: Candidate) -> Admission | None:
+        admission = self._take(reading, candidate.need, candidate.end(time.monotonic()))
         if admission:
             self._placement.took(candidate)
         return admission
 
-    def _take(
-        self, request: Request | None, error: InvalidMessageError | None, need: Need, until: float = inf
-    ) -> Admission | None:
+    def _take(self, reading: Reading, need: Need, until: float = inf) -> Admission | None:
         reservation = self._ledger.reserve(need, until)
         if reservation is None:
             return None
         self._quota.take()
-        return Admission(request, error, reservation, self._quota.untake)
+        return Admission(reading, reservation, self._quota.untake)
 
     def _tell_once(self, candidate: Candidate, why: Sequence[str]) -> None:
         if candidate.key not in self._told:

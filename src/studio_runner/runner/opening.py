@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, closing
 
 from studio_runner.config.settings import Settings
 from studio_runner.environments.containers.inside import Inside
@@ -31,8 +31,10 @@ from studio_runner.reports.opening import dashboard_address, opened_reporters
 from studio_runner.runner.databases import databases
 from studio_runner.runner.directory import occupied
 from studio_runner.runner.host import Host, Identity
+from studio_runner.runner.opener import Opener
 from studio_runner.runner.policy import Policy
 from studio_runner.runner.recovery import recover
+from studio_runner.runner.replays import Replays
 from studio_runner.runner.scatter import scatter
 from studio_runner.runner.starts import Starts
 from studio_runner.storage.cache import ArtifactCache
@@ -46,12 +48,17 @@ async def opened_host(
     """The host of this process until the context ends; `listeners` hear of events besides the records."""
     places = settings.places
     places.working_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-    with occupied(places.working_dir, identity.runner) as premises:
+    with (
+        occupied(places.working_dir, identity.runner) as premises,
+        closing(Replays(places.working_dir)) as replays,
+    ):
         found = switched_off() if settings.machine.cgroups == "off" else find()
         await recover(places, found)
         scatter(places.working_dir / "experiments")
         scatter(places.store / "experiments")
         variables = dict(os.environ)
+        opener = Opener(settings.trust)
+        opener.prepare()
         total = inventory(settings.machine, places.working_dir)
         async with (
             _opened_groups(found, identity, total) as groups,
@@ -83,6 +90,8 @@ async def opened_host(
                 containers=containers,
                 readiness=readiness,
                 policy=Policy(settings.containers, readiness.runtime),
+                opener=opener,
+                replays=replays,
                 reports=Reports([*reporters, *listeners]),
                 stores=stores,
                 artifact_cache=artifact_cache,

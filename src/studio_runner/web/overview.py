@@ -211,6 +211,7 @@ class Overview:
                     failed=counts.failed[queue.name],
                     checked=counts.checked[queue.name],
                     ignored=counts.ignored[queue.name],
+                    rejected=counts.rejected[queue.name],
                     messages={state: getattr(queue, state) for state in ("waiting", "claimed", "delayed", "dead")},
                 )
                 for queue in await self.queues()

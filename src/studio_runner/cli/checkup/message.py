@@ -4,6 +4,7 @@ import asyncio
 import tempfile
 import time
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from studio_runner.cli.checkup.container import container, image_at_registry, is_pulled, own_python
@@ -13,17 +14,24 @@ from studio_runner.environments.indexes import IndexReader
 from studio_runner.environments.interpreters import Interpreters
 from studio_runner.environments.plan import Planner
 from studio_runner.environments.programs import clean
-from studio_runner.errors import EnvironmentFailedError, InvalidMessageError, ObjectNotFoundError, StudioRunnerError
+from studio_runner.errors import (
+    EnvironmentFailedError,
+    ExperimentError,
+    KeyFileError,
+    ObjectNotFoundError,
+    StudioRunnerError,
+)
 from studio_runner.machine.gpus.pool import Pool
 from studio_runner.machine.inventory import inventory
 from studio_runner.machine.ledger import Ledger
 from studio_runner.machine.need import GpuNeed
 from studio_runner.messages.arguments import script_arguments
 from studio_runner.messages.artifact import Artifact
-from studio_runner.messages.request import Request, parse_request
+from studio_runner.messages.request import Request
 from studio_runner.messages.units import format_duration, format_size
 from studio_runner.runner.contained import is_contained
 from studio_runner.runner.intake import need_of
+from studio_runner.runner.opener import Opener
 from studio_runner.runner.prepare import WORKSPACE, spec_of
 from studio_runner.storage.access import access_to
 from studio_runner.storage.budget import DiskBudget
@@ -34,14 +42,26 @@ SHOWN = 8
 """Requirement lines that are repeated."""
 
 
-async def examine(body: bytes, here: Here) -> AsyncIterator[Finding]:
-    """Sentence by sentence, in the order in which the runner would find out."""
+async def examine(body: bytes, here: Here, queue: str = "") -> AsyncIterator[Finding]:
+    """Sentence by sentence, in the order in which the runner would find out. `queue` is where the message is to
+    come from; without one nobody's signature is asked for."""
+    opener = Opener(here.settings.trust if queue else replace(here.settings.trust, request_signatures_dir=None))
     try:
-        request = parse_request(body)
-    except InvalidMessageError as error:
-        yield problem("message", str(error), "Correct the value; docs/reference/messages.md says what is accepted.")
+        opener.prepare()
+    except KeyFileError as error:
+        yield problem("keys", str(error), error.hint or "")
         return
-    yield ok("message", f"valid; the experiment is {request.key}")
+    reading = opener.read(queue, body)
+    if reading is None:
+        yield problem("message", f"a key of queue {queue} is just being written", "Try again in a moment.")
+        return
+    request = reading.request
+    if request is None:
+        yield _unread(reading.error)
+        return
+    yield ok("message", f"valid{', sealed' if reading.sealed else ''}; the experiment is {request.key}")
+    if reading.sender:
+        yield ok("signature", f"by {reading.sender}, as queue {queue} demands")
     for finding in (*_resources(request, here), *await container(request, here), *_limits(request)):
         yield finding
     async for finding in _environment(request, here):
@@ -56,9 +76,16 @@ async def examine(body: bytes, here: Here) -> AsyncIterator[Finding]:
             yield finding
 
 
+def _unread(error: ExperimentError | None) -> Finding:
+    hint = error.hint if error else None
+    return problem(
+        "message", str(error), hint or "Correct the value; docs/reference/messages.md says what is accepted."
+    )
+
+
 def _resources(request: Request, here: Here) -> Iterator[Finding]:
     settings = here.settings
-    need = need_of(request, cpu_only=settings.machine.cpu_only)
+    need = need_of(request.resources, cpu_only=settings.machine.cpu_only)
     share = need.share
     amounts = {"memory": share.memory, "disk": share.disk}
     asked = [f"{format_size(amount)} {kind}" for kind, amount in amounts.items() if amount]
