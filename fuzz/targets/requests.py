@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable
+from copy import deepcopy
 from typing import Any
 
 from fuzz.picks import Picks
@@ -54,12 +55,12 @@ def _plant(document: dict[str, Any], picks: Picks) -> None:
     block: Any = {kind: secret if kind == "jwt" else dict.fromkeys(_SECRETS, secret)}
     for artifact in document["experiment"]["artifacts"].values():
         if picks.flag():
-            artifact["credentials"] = block
+            artifact["credentials"] = deepcopy(block)
         if picks.flag() and isinstance(artifact.get("qualified"), str):
             scheme, _, rest = artifact["qualified"].partition("://")
             artifact["qualified"] = f"{scheme}://user:{CANARY}@{rest}"
     for place in ("storage", "database"):
-        document["config"][place] = {"type": "s3", "endpoint": "http://host", "credentials": block}
+        document["config"][place] = {"type": "s3", "endpoint": "http://host", "credentials": deepcopy(block)}
 
 
 def _spoil(document: Any, picks: Picks) -> None:
@@ -79,7 +80,7 @@ def _spoil(document: Any, picks: Picks) -> None:
             case 0 if isinstance(node, dict):
                 del node[name]
             case 1 if isinstance(node, dict):
-                node[picks.text(8)] = picks.one(_AWKWARD)
+                node[picks.text(8)] = deepcopy(picks.one(_AWKWARD))
             case _:
-                node[name] = picks.one(_AWKWARD)
+                node[name] = deepcopy(picks.one(_AWKWARD))
         return

@@ -224,6 +224,11 @@ def test_the_name_of_a_file_becomes_no_option_of_the_installer(place):
     assert read(f"six @ file:///x/{place.rpartition('/')[2]}").lines == ("six",)
 
 
+@pytest.mark.parametrize("egg", ["-r /etc/passwd #", "-f x", "--index-url http://host", "-"])
+def test_the_name_after_an_address_becomes_no_option_of_the_installer(egg):
+    assert read(f"-e git+https://host/repo#egg={egg}").lines == ("git+https://host/repo",)
+
+
 @pytest.mark.parametrize("line", ["x @ file://[", "file://[", "-e x @ file://[", "x @ file:///" + "a" * 5000])
 def test_a_file_that_none_can_be_is_not_on_this_machine(line):
     assert read(line).lines in ((), ("x",))

@@ -139,6 +139,7 @@ def test_a_copy_and_its_origin_go_separate_ways():
         ["add"],
         [{}],
         [{"op": "append", "path": "/text", "value": "x"}],
+        [{"op": {}, "path": "/text", "value": "x"}],
         [{"op": "add", "value": 1}],
         [{"op": "add", "path": 5, "value": 1}],
         [{"op": "add", "path": "nowhere", "value": 1}],

@@ -177,6 +177,8 @@ class _Reader:
 
     def _keep(self, line: str, sent: str) -> None:
         """Put the line on the list; of two pins of one package the last counts, as two can never be satisfied."""
+        if line.startswith("-"):  # whatever it was made of: an option is taken by `_option` or not at all
+            raise _refused(sent, "it would be an option of the installer")
         pin = _PIN.fullmatch(line)
         key = f"{canonicalize_name(pin.group(1))}==" if pin else line
         if pin and self._lines.get(key, line) != line:
@@ -217,6 +219,7 @@ class _Reader:
         url, _, fragment = place.partition("#")
         parts = dict(part.partition("=")[::2] for part in fragment.split("&"))
         name = parts.pop("egg", "").split("[")[0]
+        name = name if requirement_name(name) else ""
         rest = "&".join(f"{key}={value}" for key, value in parts.items() if key)
         self._keep((f"{name} @ " if name else "") + url + (f"#{rest}" if rest else ""), sent)
 

@@ -70,9 +70,10 @@ class Patcher:
         return self._copied
 
     def _operate(self, operation: Any) -> None:
-        if not isinstance(operation, dict) or operation.get("op") not in _OPERATIONS:
+        op = operation.get("op") if isinstance(operation, dict) else None
+        if not isinstance(op, str) or op not in _OPERATIONS:
             raise PatchRefusedError(f"an operation is not one of {', '.join(sorted(_OPERATIONS))}")
-        op, path = operation["op"], self._place(operation, "path")
+        path = self._place(operation, "path")
         match op:
             case "remove":
                 self._remove(path)
