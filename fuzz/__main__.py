@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from fuzz.target import HERE, REGRESSIONS, TARGETS
 
@@ -22,6 +22,8 @@ _GROWTH = 64.0
 """MiB that a campaign may gain after its first third: the fuzzer remembers inputs, and Python frees late."""
 _KEPT = 0.05
 """Blocks of memory for each input."""
+_PATIENCE = 120.0
+"""Seconds for running again what a campaign has left."""
 
 
 @dataclass(frozen=True)
@@ -85,9 +87,17 @@ def campaign(name: str, seconds: int) -> Account:
     with (room / "log").open("wb") as log:
         command = [sys.executable, "-m", "fuzz.campaign", name, "--seconds", str(seconds), "--room", str(room)]
         ended = subprocess.run(command, stdout=log, stderr=log, check=False)
-        again = subprocess.run([sys.executable, "-m", "fuzz.replay", name, str(room)], stderr=log, check=False)
+        again = _again(name, room, log)
     new = [f"{path} ({_said(room, path)})" for path in sorted(set(_findings(name)) - before)]
-    return _account(name, room, [*new, *_ends(room, ended.returncode if not new else 0, again.returncode)])
+    return _account(name, room, [*new, *_ends(room, ended.returncode if not new else 0, again)])
+
+
+def _again(name: str, room: Path, log: IO[bytes]) -> int:
+    command = [sys.executable, "-m", "fuzz.replay", name, str(room)]
+    try:
+        return subprocess.run(command, stdout=log, stderr=log, check=False, timeout=_PATIENCE).returncode
+    except subprocess.TimeoutExpired:
+        return 124
 
 
 def _findings(name: str) -> list[Path]:

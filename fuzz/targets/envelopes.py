@@ -48,8 +48,7 @@ def _messages() -> tuple[dict[str, Any], ...]:
 
 def seeds() -> Iterable[bytes]:
     yield (
-        b"\0"
-         b'{"message":{"payload":"AAAA,AAAA","signature":"AA==","fingerprint":"SHA256:x","resources_needed":{}}}'
+        b'\0{"message":{"payload":"AAAA,AAAA","signature":"AA==","fingerprint":"SHA256:x","resources_needed":{}}}'
     )
     yield b"\0" + b'{"message":{"payload":null}}'
     yield from (bytes([kind]) + piece for kind in (1, 2, 3) for piece in noise(20, 64))

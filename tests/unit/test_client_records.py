@@ -182,3 +182,10 @@ async def test_a_record_nested_too_deep_is_passed_over(tmp_path):
     assert await records.read("k1") is None
     assert await records.read("k2") is None
     assert list(await records.list()) == []
+
+
+async def test_a_key_of_many_bytes_is_no_trouble(records):
+    assert await records.read("é" * 200) is None
+    await records.create(experiment("é" * 127))
+    await records.create(experiment("é" * 126 + "e"))
+    assert (await records.read("é" * 127)).document["key"] == "é" * 127

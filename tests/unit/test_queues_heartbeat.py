@@ -217,3 +217,8 @@ def test_a_heartbeat_of_this_machine_with_something_odd_in_it_proves_nobody_dead
 def test_a_heartbeat_nested_deep_is_none(roster, tmp_path):
     (tmp_path / "odd").write_bytes(b"[" * 4096)
     assert roster.dead([]) == set()
+
+
+def test_a_pipe_in_the_place_of_a_heartbeat_keeps_nobody_waiting(roster, tmp_path):
+    os.mkfifo(tmp_path / "odd")
+    assert roster.dead([]) == set()

@@ -18,6 +18,8 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 MOST_PROJECTS = 200
 """Pairs of project and queue that are counted apart; experiments of further ones count for `OTHER`."""
+LONGEST_LABEL = 200
+"""Characters of a project's name."""
 OTHER = "(other)"
 MOST_OPEN = 10_000
 """Attempts whose stage is remembered; an attempt that never reported its end must not stay for ever."""
@@ -184,6 +186,11 @@ class _Collected:
 
     def __init__(self, families: Iterable[Metric]) -> None:
         self._families = list(families)
+        for family in self._families:
+            family.samples = [
+                sample._replace(labels={name: _sendable(value) for name, value in sample.labels.items()})
+                for sample in family.samples
+            ]
 
     def collect(self) -> Iterable[Metric]:
         return self._families
@@ -303,4 +310,9 @@ def _artifacts(host: str, figures: ArtifactFigures) -> Iterator[Metric]:
 
 
 def _project(subject: Subject) -> str:
-    return str(subject.experiment.get("project") or "")
+    return str(subject.experiment.get("project") or "")[:LONGEST_LABEL]
+
+
+def _sendable(text: str) -> str:
+    """Messages, and names of directories, may hold what is no text in UTF-8."""
+    return text.encode(errors="backslashreplace").decode()

@@ -6,6 +6,7 @@ one object `studio_runner` with what the runner did. `users/<owner>/experiments/
 those that a client wrote into its own stay there, since it needs them.
 """
 
+import hashlib
 import json
 import logging
 import re
@@ -28,6 +29,8 @@ OWN = "studio_runner"
 Change = Callable[[dict[str, Any] | None], Mapping[str, Any] | None]
 """From a record (None: it does not exist) to what it shall be (None: what it is)."""
 
+_LONGEST = 200
+"""Bytes of a part of a path; file systems take a little more."""
 _PLAIN = re.compile(r"[^/\0\ud800-\udfff]{1,200}")
 
 
@@ -174,10 +177,15 @@ def _experiment(key: str) -> str:
 
 
 def _part(name: str) -> str:
-    """One path component for a name from outside: as it is where that is safe, percent-quoted where not."""
-    if _PLAIN.fullmatch(name) and not name.startswith("."):
+    """One path component for a name from outside: as it is where that is safe, percent-quoted where not, and with a
+    hash for the end of one that is too long."""
+    if _PLAIN.fullmatch(name) and not name.startswith(".") and len(name.encode()) <= _LONGEST:
         return name
-    return quote(name, safe="", errors="surrogatepass").replace(".", "%2E")[:200] or "%00"
+    quoted = quote(name, safe="", errors="surrogatepass").replace(".", "%2E") or "%00"
+    if len(quoted) <= _LONGEST:
+        return quoted
+    digest = hashlib.sha256(quoted.encode()).hexdigest()[:16]
+    return f"{quoted[: _LONGEST - 17]}-{digest}"
 
 
 def _loads(name: str, content: bytes) -> dict[str, Any] | None:
