@@ -22,8 +22,8 @@ _GROWTH = 64.0
 """MiB that a campaign may gain after its first third: the fuzzer remembers inputs, and Python frees late."""
 _KEPT = 0.05
 """Blocks of memory for each input."""
-_PATIENCE = 120.0
-"""Seconds for running again what a campaign has left."""
+_STUCK = 60.0
+"""Seconds that a replay may take besides its rounds."""
 
 
 @dataclass(frozen=True)
@@ -87,15 +87,20 @@ def campaign(name: str, seconds: int) -> Account:
     with (room / "log").open("wb") as log:
         command = [sys.executable, "-m", "fuzz.campaign", name, "--seconds", str(seconds), "--room", str(room)]
         ended = subprocess.run(command, stdout=log, stderr=log, check=False)
-        again = _again(name, room, log)
-    new = [f"{path} ({_said(room, path)})" for path in sorted(set(_findings(name)) - before)]
-    return _account(name, room, [*new, *_ends(room, ended.returncode if not new else 0, again)])
+        again = _again(name, room, min(10.0, seconds / 10), log)
+    ends = {"campaign": ended.returncode, "replay": again}
+    wrong = [
+        f"the {what} ended with status {status}, see {room / 'log'}" for what, status in ends.items() if status
+    ]
+    wrong += [f"it left {path}" for path in sorted(set(_findings(name)) - before)]
+    return _account(name, room, wrong)
 
 
-def _again(name: str, room: Path, log: IO[bytes]) -> int:
-    command = [sys.executable, "-m", "fuzz.replay", name, str(room)]
+def _again(name: str, room: Path, seconds: float, log: IO[bytes]) -> int:
+    """Replay, each round for so long; the status."""
+    command = [sys.executable, "-m", "fuzz.replay", name, str(room), str(seconds)]
     try:
-        return subprocess.run(command, stdout=log, stderr=log, check=False, timeout=_PATIENCE).returncode
+        return subprocess.run(command, stdout=log, stderr=log, check=False, timeout=_STUCK + 6 * seconds).returncode
     except subprocess.TimeoutExpired:
         return 124
 
@@ -105,19 +110,11 @@ def _findings(name: str) -> list[Path]:
     return list(place.iterdir()) if place.is_dir() else []
 
 
-def _said(room: Path, path: Path) -> str:
-    """What the campaign noted about a finding; those that ended it are the fuzzer's own."""
-    found = json.loads((room / "progress.json").read_text())["found"] if (room / "progress.json").exists() else []
-    return next((line.partition(": ")[0] for line in found if line.endswith(path.name)), "the fuzzer ended it")
-
-
-def _ends(room: Path, campaign_status: int, replay_status: int) -> list[str]:
-    ends = (("campaign", campaign_status), ("replay", replay_status))
-    return [f"the {what} ended with status {status}, see {room / 'log'}" for what, status in ends if status]
-
-
 def _account(name: str, room: Path, wrong: list[str]) -> Account:
-    progress = _read(room / "progress.json", {"executions": 0, "seconds": 0.0, "longest": 0.0, "resident": [0.0]})
+    progress = _read(
+        room / "progress.json", {"executions": 0, "seconds": 0.0, "longest": 0.0, "resident": [0.0], "found": []}
+    )
+    wrong += progress["found"]
     replay = _read(room / "replay.json", {"blocks": 0.0, "files": 0, "longest": 0.0})
     statuses = _STATUS.findall((room / "log").read_bytes())
     features, corpus = map(int, statuses[-1]) if statuses else (0, 0)

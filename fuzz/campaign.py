@@ -7,6 +7,7 @@ end the campaign.
 import argparse
 import hashlib
 import json
+import logging
 import sys
 import time
 import traceback
@@ -53,8 +54,8 @@ class Campaign:
         try:
             self._target.check(data)
         except Exception as error:  # noqa: BLE001  whatever it is, it is a finding
-            self._found(f"{type(error).__name__} at {_place(error)}", type(error).__name__, data)
-            traceback.print_exception(error)
+            if self._found(f"{type(error).__name__} at {_place(error)}", type(error).__name__, data):
+                traceback.print_exception(error)
         took = time.process_time() - began
         if took > LONGEST:
             self._found("slow", "slow", data)
@@ -65,15 +66,17 @@ class Campaign:
             self._next = now + _EVERY
             self._write(now)
 
-    def _found(self, what: str, kind: str, data: bytes) -> None:
+    def _found(self, what: str, kind: str, data: bytes) -> bool:
+        """Keep the input, unless one like it was kept."""
         if what in self._known:
-            return
+            return False
         self._known.add(what)
         self._place.mkdir(parents=True, exist_ok=True)
         path = self._place / f"{kind}-{hashlib.sha256(data).hexdigest()[:12]}"
         path.write_bytes(data)
         self.progress.found.append(f"{what}: {path}")
         self._write(time.monotonic())
+        return True
 
     def _write(self, now: float) -> None:
         self.progress.seconds = now - self._began
@@ -99,6 +102,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=int, required=True)
     parser.add_argument("--room", type=Path, required=True, help="directory of this campaign's own files")
     given = parser.parse_args()
+    logging.disable(logging.CRITICAL)
     with atheris.instrument_imports(include=_INSTRUMENTED):
         target = load(given.name)
     arguments = [sys.argv[0], *_arguments(given.name, target, given.seconds, given.room)]

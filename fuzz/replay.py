@@ -1,4 +1,4 @@
-"""What a campaign leaves, run again without the fuzzer: `python -m fuzz.replay NAME ROOM`.
+"""What a campaign leaves, run again without the fuzzer: `python -m fuzz.replay NAME ROOM SECONDS`.
 
 Only so can be told what an input really takes, and whether memory or open files are kept: the fuzzer itself slows
 the code down, and takes memory for what it has seen.
@@ -6,6 +6,7 @@ the code down, and takes memory for what it has seen.
 
 import gc
 import json
+import logging
 import os
 import sys
 import time
@@ -19,21 +20,20 @@ MOST = 2000
 """Inputs that are run again."""
 _LEAST = 1000
 """Runs of a round."""
-_PATIENCE = 10.0
-"""Seconds of one round."""
 _ROUNDS = 4
 
 
 def main() -> None:
-    name, room = sys.argv[1], Path(sys.argv[2])
+    name, room, patience = sys.argv[1], Path(sys.argv[2]), float(sys.argv[3])
+    logging.disable(logging.CRITICAL)
     target = load(name)
     paths = [path for kind in ("seeds", "corpus") for path in sorted((room / kind).iterdir())]
     inputs = [path.read_bytes() for path in paths[: MOST * max(1, len(paths) // MOST) : max(1, len(paths) // MOST)]]
-    longest, count = _round(target, inputs)
+    longest, count = _round(target, inputs, patience)
     inputs = inputs[:count] * max(1, _LEAST // count)
     held, blocks, files = _held(), list[float](), list[int]()
     for _ in range(_ROUNDS):
-        slowest, count = _round(target, inputs)
+        slowest, count = _round(target, inputs, patience)
         longest = min(longest, slowest)
         before, held = held, _held()
         blocks.append((held[0] - before[0]) / count)
@@ -43,11 +43,11 @@ def main() -> None:
     (room / "replay.json").write_text(json.dumps(kept))
 
 
-def _round(target: Target, inputs: Sequence[bytes]) -> tuple[float, int]:
-    """Processor seconds of the slowest, and how many there was time for."""
+def _round(target: Target, inputs: Sequence[bytes], patience: float) -> tuple[float, int]:
+    """Processor seconds of the slowest, and how many there was time for; `patience` is seconds."""
     longest, began, count = 0.0, time.monotonic(), 0
     for data in inputs:
-        if time.monotonic() - began > _PATIENCE:
+        if time.monotonic() - began > patience:
             break
         before = time.process_time()
         with suppress(Exception):  # the campaign has it among its findings

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import logging
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -31,7 +30,6 @@ WORDS = (
         b"[[[[[[",
     ),
 )
-logging.getLogger("studio_runner").setLevel(logging.CRITICAL)
 _loop = asyncio.new_event_loop()
 
 

@@ -1,7 +1,6 @@
 """Requests to the dashboard and the API: each is answered, and none without the token changes anything."""
 
 import asyncio
-import logging
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -38,7 +37,6 @@ _PATHS = (
 _HEADERS = (b"host", b"authorization", b"accept", b"last-event-id", b"range", b"content-length")
 _NONE = Capacity(0, 0, 0)
 _RECORD = Record("k", {"key": "k", "status": "finished", "project": "\ud800", "args": ["x"], "time_added": 1.0})
-logging.getLogger("studio_runner").setLevel(logging.CRITICAL)
 _loop = asyncio.new_event_loop()
 _place = TemporaryDirectory()
 

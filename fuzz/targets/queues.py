@@ -72,7 +72,6 @@ _CONTENTS = (
 )
 _log = logging.getLogger("fuzz")
 _log.disabled = True
-logging.getLogger("studio_runner").setLevel(logging.CRITICAL)
 _loop = asyncio.new_event_loop()
 
 

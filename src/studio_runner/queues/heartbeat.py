@@ -147,9 +147,10 @@ class Roster:
             descriptor = os.open(
                 self._directory / owner, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
             )
-            with os.fdopen(descriptor, "rb") as file:
-                status = os.fstat(descriptor)
-                content = file.read(4096)
+            try:
+                status, content = os.fstat(descriptor), os.read(descriptor, 4096)
+            finally:
+                os.close(descriptor)
         except OSError:
             return None, None
         return (status.st_ino, status.st_mtime_ns), _parse_mark(content)
