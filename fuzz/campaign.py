@@ -92,7 +92,7 @@ def resident() -> float:
 def _place(error: BaseException) -> str:
     """The innermost line of ours."""
     frames = traceback.extract_tb(error.__traceback__)
-    ours = [frame for frame in frames if "/studio_runner/" in frame.filename or "/fuzz/" in frame.filename]
+    ours = [frame for frame in frames if "site-packages" not in frame.filename]
     return f"{Path(ours[-1].filename).name}:{ours[-1].lineno}" if ours else "?"
 
 

@@ -162,3 +162,8 @@ def test_aliases_of_aliases_fill_no_memory():
 def test_a_number_too_long_to_be_spelled_is_kept_as_text():
     config = parse_studio_config(f"queue: 0x{'f' * 5000}", Path("config.yaml"), {})
     assert config.queue == f"0x{'f' * 5000}"
+
+
+def test_of_two_keys_of_one_name_the_last_counts():
+    config = parse_studio_config("env:\nenv:\n  N: 010\n", Path("config.yaml"), {})
+    assert config.env == {"N": "010"}

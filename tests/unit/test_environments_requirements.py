@@ -242,3 +242,18 @@ def test_an_index_of_no_possible_host_is_refused():
 
 def test_a_line_of_many_blanks_is_read_at_once():
     assert read("a" + " " * 300_000 + "b").lines
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        ("six==1.${TOKEN}", "six==1.16"),
+        ("x @ file:///none/${TOKEN}-1.0.tar.gz",),
+        ("/none/${TOKEN}-1.0.tar.gz",),
+        ("-e /none/${TOKEN}-1.0.tar.gz",),
+    ],
+)
+def test_no_note_says_what_a_variable_holds(lines):
+    found = read(*lines, variables={"TOKEN": "s3cr3t"})
+    assert found.notes
+    assert "s3cr3t" not in "".join(found.notes)

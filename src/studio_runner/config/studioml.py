@@ -178,7 +178,7 @@ class _File:
         node = self.node
         for key in keys:
             members = node.value if isinstance(node, yaml.MappingNode) else ()
-            node = next((value for name, value in members if name.value == key), None)
+            node = next((value for name, value in reversed(members) if name.value == key), None)  # the last counts
         return node
 
     def _wrong(self, keys: tuple[str, ...], found: object, accepted: str) -> ConfigError:

@@ -107,6 +107,7 @@ class _Reader:
         self._variables = variables
         self._target = target
         self._lines: dict[str, str] = {}
+        self._sent: dict[str, str] = {}
         self._options: list[tuple[str, str]] = []
         self._notes: list[str] = []
         self._secrets: set[str] = set()
@@ -161,6 +162,10 @@ class _Reader:
     def _note(self, text: str, sent: str) -> None:
         self._notes.append(f"{mask_url(sent)}: {text}")
 
+    def _note_instead(self, instead: str, line: str, sent: str) -> None:
+        shown = instead if line in sent else "what its name says"  # with variables put in it may hold a secret
+        self._note(f"that file is not on this machine, {shown} is installed instead", sent)
+
     def _requirement(self, line: str, sent: str) -> None:
         name = requirement_name(line)
         if name in _INTERPRETER_PARTS or (name == "argparse" and _has_argparse(self._target.version)):
@@ -182,9 +187,9 @@ class _Reader:
         pin = _PIN.fullmatch(line)
         key = f"{canonicalize_name(pin.group(1))}==" if pin else line
         if pin and self._lines.get(key, line) != line:
-            self._note(f"used instead of {self._lines[key]}, both are in the list", sent)
+            self._note(f"used instead of {mask_url(self._sent[key])}, both are in the list", sent)
         self._lines.pop(key, None)
-        self._lines[key] = line
+        self._lines[key], self._sent[key] = line, sent
 
     def _named_url(self, match: re.Match[str], sent: str) -> str:
         name, extras, url, rest = match.group(1), match.group(2) or "", match.group(3), match.group(4)
@@ -192,7 +197,7 @@ class _Reader:
             return match.group()
         pinned = _pinned(url)
         instead = f"{name}{extras}{'==' + pinned[1] if pinned else ''}"
-        self._note(f"that file is not on this machine, {instead} is installed instead", sent)
+        self._note_instead(instead, match.group(), sent)
         return instead + rest
 
     def _local(self, line: str, sent: str) -> None:
@@ -202,7 +207,7 @@ class _Reader:
             self._keep(line, sent)
         elif pinned := _pinned(path.strip()):
             instead = "==".join(pinned)
-            self._note(f"that file is not on this machine, {instead} is installed instead", sent)
+            self._note_instead(instead, line, sent)
             self._keep(instead + (f" ;{rest}" if rest else ""), sent)
         else:
             self._note("left out, that directory is on the sender's machine", sent)

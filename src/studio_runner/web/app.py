@@ -33,6 +33,7 @@ def application(api: Api, access: Access) -> ASGIApp:
         routes=[*_described(api), *_pages(api)],
         exception_handlers={StudioRunnerError: _problem, HTTPException: _problem, Exception: _problem},
     )
+    app.router.redirect_slashes = False  # it would decode whatever a query holds, and no address of ours needs it
     return Guard(app, access)
 
 
