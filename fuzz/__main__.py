@@ -92,8 +92,7 @@ def campaign(name: str, seconds: int) -> Account:
     wrong = [
         f"the {what} ended with status {status}, see {room / 'log'}" for what, status in ends.items() if status
     ]
-    wrong += [f"it left {path}" for path in sorted(set(_findings(name)) - before)]
-    return _account(name, room, wrong)
+    return _account(name, room, wrong, set(_findings(name)) - before)
 
 
 def _again(name: str, room: Path, seconds: float, log: IO[bytes]) -> int:
@@ -110,11 +109,15 @@ def _findings(name: str) -> list[Path]:
     return list(place.iterdir()) if place.is_dir() else []
 
 
-def _account(name: str, room: Path, wrong: list[str]) -> Account:
+def _account(name: str, room: Path, wrong: list[str], left: set[Path]) -> Account:
     progress = _read(
         room / "progress.json", {"executions": 0, "seconds": 0.0, "longest": 0.0, "resident": [0.0], "found": []}
     )
-    wrong += progress["found"]
+    found = "\n".join(progress["found"])
+    wrong += [
+        *progress["found"],
+        *(f"the fuzzer ended at {path}" for path in sorted(left) if path.name not in found),
+    ]
     replay = _read(room / "replay.json", {"blocks": 0.0, "files": 0, "longest": 0.0})
     statuses = _STATUS.findall((room / "log").read_bytes())
     features, corpus = map(int, statuses[-1]) if statuses else (0, 0)
