@@ -14,7 +14,7 @@ from bench.result import Result
 
 MODULES = (
     *("cli", "dispatch", "throughput", "environments", "archives", "daemon", "rabbitmq", "backlog", "transfer"),
-    *("gpus", "watchers", "neighbours", "placement", "containers", "sealed"),
+    *("gpus", "watchers", "neighbours", "placement", "containers", "sealed", "reports"),
 )
 HERE = Path(__file__).parent
 TABLE = HERE.parent / "docs" / "reference" / "benchmarks.md"

@@ -65,6 +65,10 @@ class KeyFileError(ConfigError):
     """A key that cannot be used. Where keys are parsed the message completes "...: " after the file's name."""
 
 
+class KeyLockedError(KeyFileError):
+    """A private key that is encrypted, and there is no passphrase for it."""
+
+
 class KeyUnsettledError(StudioRunnerError):
     """A key that cannot be used at this moment, and probably soon: it is just being written."""
 

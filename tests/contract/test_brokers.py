@@ -18,6 +18,7 @@ from studio_runner.errors import BrokerError, LeaseLostError
 from studio_runner.machine.inventory import Capacity
 from studio_runner.machine.ledger import Ledger
 from studio_runner.machine.need import Need
+from studio_runner.messages.naming import name_of
 from studio_runner.queues.base import Delivery
 from studio_runner.queues.layout import ClaimName, RootPlace
 from studio_runner.queues.local import LocalBroker, LocalQueueOptions
@@ -282,6 +283,33 @@ async def test_waiting_for_messages_makes_no_queue(broker):
     assert list(await broker.queues()) == []
 
 
+async def test_a_queue_can_be_made_before_anything_is_in_it(broker):
+    await broker.create(QUEUE)
+    await broker.create(QUEUE)
+    assert await broker.exists(QUEUE)
+    assert list(await broker.queues()) == [QUEUE]
+    assert await nothing_comes(broker)
+
+
+async def test_reports_come_in_their_order(broker):
+    await broker.create(QUEUE)
+    texts = [f"a2V5{number:04},ZGF0YQ==".encode() for number in range(20)]
+    for text in texts:
+        assert await broker.report(QUEUE, text)
+    assert [delivery.body for delivery in await take(broker, 20)] == texts
+
+
+async def test_a_report_makes_no_queue(broker):
+    assert not await broker.report(QUEUE, b"a2V5,ZGF0YQ==")
+    assert not await broker.exists(QUEUE)
+
+
+async def test_a_queue_of_requests_takes_a_report(broker):
+    await broker.publish(QUEUE, body(1))
+    assert await broker.report(QUEUE, b"a2V5,ZGF0YQ==")
+    assert [delivery.body for delivery in await take(broker, 2)] == [body(1), b"a2V5,ZGF0YQ=="]
+
+
 async def test_the_ticket_travels_with_the_delivery(broker):
     await broker.publish(QUEUE, body(1))
     [delivery] = await take(broker)
@@ -447,6 +475,15 @@ async def test_a_waiting_experiment_is_withdrawn(broker):
     assert await broker.withdraw(QUEUE, "experiment-1")
     assert not await broker.withdraw(QUEUE, "experiment-1")
     assert [delivery.body for delivery in await take(broker, 2)] == [body(0), body(2)]
+
+
+async def test_a_waiting_sealed_message_is_withdrawn_by_its_name(broker):
+    sealed = [json.dumps({"message": {"payload": f"{number},x"}}).encode() for number in range(3)]
+    for message in sealed:
+        await broker.publish(QUEUE, message)
+    assert await broker.withdraw(QUEUE, name_of(sealed[1]))
+    assert not await broker.withdraw(QUEUE, name_of(sealed[1]))
+    assert [delivery.body for delivery in await take(broker, 2)] == [sealed[0], sealed[2]]
 
 
 async def test_a_delayed_experiment_is_withdrawn(backend, broker):

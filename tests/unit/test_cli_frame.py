@@ -17,17 +17,6 @@ from studio_runner.runner.daemon import Tally
 
 
 @pytest.fixture
-def _same_log():
-    """Commands set up the log of the whole process; put it back."""
-    loggers = logging.getLogger(), logging.getLogger("studio_runner")
-    before = [(logger, logger.level, logger.handlers[:]) for logger in loggers]
-    yield
-    for logger, level, handlers in before:
-        logger.setLevel(level)
-        logger.handlers[:] = handlers
-
-
-@pytest.fixture
 def call(_same_log, tmp_path, monkeypatch, capsys):
     """Run a command line against an empty home: (exit code, stdout, stderr)."""
     monkeypatch.setattr("studio_runner.config.cascade.SYSTEM_FILE", tmp_path / "none.toml")

@@ -65,14 +65,14 @@ class Withdrawals:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
 
-    async def withdraw(self, queue: str, key: str) -> bool:
+    async def withdraw(self, queue: str, name: str) -> bool:
         """BrokerError when nobody said where that queue is: the message may well wait there."""
         try:
             broker = broker_for(queue, self._settings)
         except UsageError as error:
             raise BrokerError(str(error), hint=error.hint) from error
         async with broker:
-            return await broker.withdraw(queue, key)
+            return await broker.withdraw(queue, name)
 
 
 async def _known(broker: "KeptBroker") -> Sequence[str]:

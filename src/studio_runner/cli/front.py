@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING
 
 from studio_runner.cli.broker import broker_for, with_brokers
 from studio_runner.cli.session import Session
+from studio_runner.config.responses import is_response
 from studio_runner.config.settings import Settings
 from studio_runner.errors import UsageError
 
 if TYPE_CHECKING:  # what submitting needs is imported when something is submitted
     from studio_runner.client.holdings import Holdings
+    from studio_runner.client.sealing import Post
     from studio_runner.client.submit import Desk
     from studio_runner.config.studioml import StudioConfig
     from studio_runner.queues.base import KeptBroker
@@ -46,24 +48,35 @@ class Front:
         stores = stores_here(self.config, self.settings.places.store)
         return opened_holdings(self.config, stores, self.settings.storage)
 
-    def desk(self, holdings: "Holdings", broker: "KeptBroker", say: Callable[[str], None]) -> "Desk":
+    def post(self, say: Callable[[str], None]) -> "Post":
+        """How this person's requests are sent; an error, before anything else is done, when that cannot be."""
+        from studio_runner.cli.passphrase import asked
+        from studio_runner.client.sealing import Sealer, post_of
+
+        post = post_of(self.config, asked)
+        if isinstance(post, Sealer):
+            say(f"messages are {post}")
+        return post
+
+    def desk(self, holdings: "Holdings", broker: "KeptBroker", say: Callable[[str], None], post: "Post") -> "Desk":
         """All that submitting works with."""
         from studio_runner.client.submit import Desk
 
         active = self.session.environ.get("VIRTUAL_ENV")
-        return Desk(holdings, broker, Path(active) if active else None, say)
+        return Desk(holdings, broker, Path(active) if active else None, say, post)
 
     @asynccontextmanager
     async def opened_desk(self, queue: str, say: Callable[[str], None]) -> AsyncIterator["Desk"]:
         """All that submitting to this queue works with."""
+        post = self.post(say)
         async with self.opened_holdings() as holdings, broker_for(queue, self.settings) as broker:
-            yield self.desk(holdings, broker, say)
+            yield self.desk(holdings, broker, say, post)
 
     def queue_name(self, chosen: str | None, otherwise: str | None = None) -> str:
         """The queue that is named, else that of an earlier try or of the configuration, else the default one."""
         configured = otherwise or self.config.queue
         name = chosen or (configured if configured and configured.startswith(_KINDS) else None) or DEFAULT_QUEUE
-        if not name.startswith(_KINDS) or "/" in name or "\0" in name or name.endswith("_response"):
+        if not name.startswith(_KINDS) or "/" in name or "\0" in name or is_response(name):
             raise UsageError(
                 f"{name!r} is no name for a queue of experiments",
                 hint="Queues are named local_..., rmq_... (RabbitMQ) or sqs_... (SQS), and not ..._response.",

@@ -1,7 +1,6 @@
 """`studio-runner queues [QUEUE]`."""
 
 import asyncio
-import json
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict
@@ -18,6 +17,7 @@ from studio_runner.cli.output import print_json, print_table, tell
 from studio_runner.cli.session import Session
 from studio_runner.config.settings import QueueSettings, Settings
 from studio_runner.errors import BrokerError, ExitCode, NotFoundError
+from studio_runner.messages.naming import name_of
 
 if TYPE_CHECKING:
     from studio_runner.queues.base import DeadLetter, KeptBroker, QueueStatus
@@ -95,7 +95,7 @@ def _document(letter: "DeadLetter") -> dict[str, object]:
     return {
         "queue": letter.queue,
         "name": letter.name,
-        "experiment": _key(letter.body),
+        "experiment": name_of(letter.body),
         "reason": letter.reason,
         "at": letter.at,
         "attempts": letter.attempts,
@@ -107,15 +107,13 @@ def _print_letters(letters: "Sequence[DeadLetter]") -> None:
         click.echo("It has no dead letters.")
         return
     rows = [
-        (letter.name, f"{letter.at.astimezone():%Y-%m-%d %H:%M}", letter.attempts, _key(letter.body), letter.reason)
+        (
+            letter.name,
+            f"{letter.at.astimezone():%Y-%m-%d %H:%M}",
+            letter.attempts,
+            name_of(letter.body),
+            letter.reason,
+        )
         for letter in letters
     ]
     print_table(("name", "since", "tried", "experiment", "reason"), rows, right=("tried",))
-
-
-def _key(body: bytes) -> str:
-    """The experiment's key, where there is one in whatever this is."""
-    try:
-        return str(json.loads(body)["experiment"]["key"])
-    except (ValueError, TypeError, KeyError, RecursionError):
-        return ""

@@ -38,12 +38,14 @@ async def _rerun(session: Session, settings: Settings, key: str, chosen: dict[st
     from studio_runner.client.submit import publish, read_back
 
     with front_of(session, settings) as front:
+        post = front.post(say)
         async with front.opened_holdings() as holdings:
             record = await find_current(holdings, key)
             queue = front.queue_name(chosen["queue"], record.own.get("queue"))
             request = request_again(record, chosen["experiment"], holdings.config, holdings.stores)
             async with broker_for(queue, front.settings) as broker:
-                fresh = await publish(read_back(request), queue, front.desk(holdings, broker, say))
+                desk = front.desk(holdings, broker, say, post)
+                fresh = await publish(read_back(request), queue, desk)
             if chosen["as_json"]:
                 print_json({"key": fresh, "queue": queue})
             else:

@@ -57,12 +57,13 @@ def command(
 
 
 async def _run(session: Session, settings: Settings, order: "Order") -> int:
+    from studio_runner.client.sealing import in_clear_text
     from studio_runner.client.submit import requests
 
     queue = f"local_run-{uuid.uuid4().hex[:12]}"
     with front_of(session, settings) as front:
         async with front.opened_holdings_here() as holdings, _opened_queues(settings) as queues:
-            desk = front.desk(holdings, queues, say)
+            desk = front.desk(holdings, queues, say, in_clear_text)  # nobody else serves this queue
             with busy("packaging"):
                 [request] = [request async for request in requests(order, desk)]
             record = await _run_request(_settings_for(settings, queue), request, queue, desk)

@@ -1,6 +1,7 @@
 """`studio-runner stop`."""
 
 import asyncio
+from typing import TYPE_CHECKING
 
 import click
 
@@ -11,6 +12,9 @@ from studio_runner.cli.options import json_option, with_settings
 from studio_runner.cli.output import print_json
 from studio_runner.cli.session import Session
 from studio_runner.config.settings import Settings
+
+if TYPE_CHECKING:
+    from studio_runner.reports.records import Record
 
 
 @click.command()
@@ -40,7 +44,13 @@ async def _stop(session: Session, settings: Settings, key: str, *, wait: bool, a
         return
     told = {
         Stopped.WITHDRAWN: "was waiting and is off its queue.",
-        Stopped.ASKED: "is stopped." if wait else "is being stopped; `studio-runner show` says when it has.",
+        Stopped.ASKED: "is stopped." if wait else _asked(record),
         Stopped.OVER: f"is over already ({record.reason or record.status}).",
     }
     click.echo(f"Experiment {record.key} {told[result]}")
+
+
+def _asked(record: "Record") -> str:
+    if record.status == "running":
+        return "is being stopped; `studio-runner show` says when it has."
+    return "is to be stopped, by the runner that has it or will take it; `studio-runner show` says when it has."

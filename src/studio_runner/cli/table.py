@@ -29,6 +29,7 @@ COMMANDS: dict[str, Entry] = {
     "logs": Entry("logs", "Print or follow the output of an experiment.", EXPERIMENTS),
     "stop": Entry("stop", "Stop an experiment, or take it off its queue.", EXPERIMENTS),
     "fetch": Entry("fetch", "Fetch an artifact of an experiment.", EXPERIMENTS),
+    "reports": Entry("reports", "Print the reports that runners sent on the experiments of a queue.", EXPERIMENTS),
     "rerun": Entry("rerun", "Queue an experiment again under a new key.", EXPERIMENTS),
     "start": Entry("start", "Run experiments from the queues.", RUNNER),
     "exec": Entry("exec_", "Run one request message, without a queue.", RUNNER),
@@ -36,6 +37,7 @@ COMMANDS: dict[str, Entry] = {
     "queues": Entry("queues", "Show the queues, or the dead letters of one.", RUNNER),
     "requeue": Entry("requeue", "Put dead letters back on their queue.", RUNNER),
     "doctor": Entry("doctor", "Say what works on this machine and what does not.", RUNNER),
+    "keys": Entry("keys", "Make and inspect keys, and say whose messages are taken.", RUNNER),
     "config": Entry("config", "Show the settings and where they come from.", RUNNER),
     "completion": Entry("completion", "Print the completion script of a shell.", RUNNER),
 }

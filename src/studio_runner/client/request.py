@@ -12,6 +12,8 @@ from studio_runner.client.stores import Stores
 from studio_runner.config.studioml import StudioConfig
 
 RESOURCES = ("cpus", "ram", "hdd", "gpus", "gpuMem", "gpuCount")
+OF_THIS_PERSON = ("public_key_path", "signing_key_path", "signing_key_passphrase_path")
+"""Settings that mean nothing to a runner: they stay here."""
 OWNER = "guest"
 """Whose experiments these are to existing clients that know no users."""
 
@@ -89,7 +91,8 @@ def message(draft: Draft, config: StudioConfig, stores: Stores) -> dict[str, Any
 
 def request_config(config: StudioConfig, stores: Stores, lifetime: str | None = None) -> dict[str, Any]:
     """The person's configuration, with the stores that are really used."""
-    whole = {**config.document, **stores.sections}
+    own = {name: value for name, value in config.document.items() if name not in OF_THIS_PERSON}
+    whole = {**own, **stores.sections}
     return {**whole, "experimentLifetime": lifetime} if lifetime else whole
 
 

@@ -29,7 +29,7 @@ class Stopped(StrEnum):
 class Withdrawing(Protocol):
     """The part of a broker (`queues.base.QueueKeeper`) that stopping needs."""
 
-    async def withdraw(self, queue: str, key: str) -> bool: ...
+    async def withdraw(self, queue: str, name: str) -> bool: ...
 
 
 async def stop(record: Record, records: Records, keeper: Withdrawing, opener: Opener) -> Stopped:
@@ -65,7 +65,7 @@ async def _withdrawn(record: Record, keeper: Withdrawing) -> bool:
     if not isinstance(queue, str) or not queue:
         return False
     try:
-        return await keeper.withdraw(queue, record.key)
+        return await keeper.withdraw(queue, str(record.own.get("sealed") or record.key))
     except NotFoundError:
         return False
     except BrokerError as error:  # a runner that takes it reads the wish before it runs it

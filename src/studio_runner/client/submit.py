@@ -19,6 +19,7 @@ from studio_runner.client.hyperparameters import Hyperparameter, grid, substitut
 from studio_runner.client.lookup import find_current
 from studio_runner.client.request import KEPT, Draft, message, new_key, script_path
 from studio_runner.client.requirements import Requirements, Wanted, gather, python_version
+from studio_runner.client.sealing import Post
 from studio_runner.errors import (
     BrokerError,
     InvalidMessageError,
@@ -54,12 +55,13 @@ class Order:
 @dataclass(frozen=True)
 class Desk:
     """What submitting works with. `broker` has the queue that is meant, `virtualenv` is the one that is active, if
-    any."""
+    any, `post` makes messages of requests."""
 
     holdings: Holdings
     broker: KeptBroker
     virtualenv: Path | None
     say: Say
+    post: Post
 
     @property
     def records(self) -> Records:
@@ -94,9 +96,11 @@ async def publish(request: Request, queue: str, desk: Desk) -> str:
     """Record the experiment and put its message on the queue; returns its key."""
     document = json.loads(request.to_json())
     kept = {name: value for name, value in document["config"].items() if name in KEPT}
-    await desk.records.create({**document["experiment"], OWN: {"queue": queue, "config": kept}})
+    posted = await asyncio.to_thread(desk.post, request)
+    own = {"queue": queue, "config": kept, **({"sealed": posted.sealed} if posted.sealed else {})}
+    await desk.records.create({**document["experiment"], OWN: own})
     try:
-        await desk.broker.publish(queue, request.to_json())
+        await desk.broker.publish(queue, posted.body)
     except BrokerError as error:
         await desk.records.update(request.key, _never_queued(error))
         raise

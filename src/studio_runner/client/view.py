@@ -131,6 +131,7 @@ class Details:
             "requirements": len(requirements) if isinstance(requirements, list) else None,
             "project": line.project,
             "queue": line.queue,
+            "message": own.get("sealed"),
             "host": own.get("host"),
             "attempt": own.get("attempt"),
             "directory": own.get("directory"),

@@ -70,7 +70,7 @@ class KeyDirectory(Generic[T]):
 
     def _read(self, path: Path) -> T:
         try:
-            content, status = _content(path)
+            content, status = key_content(path)
         except FileNotFoundError:  # a moment ago it was there
             raise KeyUnsettledError(f"The key file {path} was just removed") from None
         except OSError as error:
@@ -122,7 +122,7 @@ _HINT = "docs/how-to/encrypt-and-sign.md says how keys are made."
 def private_content(path: Path) -> bytes:
     """What is in a file that only its owner may read; KeyFileError when others may, or when it is not there."""
     try:
-        content, status = _content(path)
+        content, status = key_content(path)
     except OSError as error:
         raise KeyFileError(f"The key file {path} cannot be read: {error.strerror}", hint=_HINT) from error
     if status.st_mode & _READ_BY_OTHERS:
@@ -138,15 +138,16 @@ def private_content(path: Path) -> bytes:
 def public_content(path: Path) -> bytes:
     """What is in a file with a public key; KeyFileError when others may change it, or when it is not there."""
     try:
-        content, status = _content(path)
+        content, status = key_content(path)
     except OSError as error:
         raise KeyFileError(f"The key file {path} cannot be read: {error.strerror}", hint=_HINT) from error
     _check_writers(path, status)
     return content
 
 
-def _content(path: Path) -> tuple[bytes, os.stat_result]:
-    """OSError when it cannot be read; KeyFileError when it is no regular file (links are followed) or too long."""
+def key_content(path: Path) -> tuple[bytes, os.stat_result]:
+    """Whoever may read or change it. OSError when it cannot be read; KeyFileError when it is no regular file (links
+    are followed) or too long."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         status = os.fstat(descriptor)

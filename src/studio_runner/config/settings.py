@@ -8,8 +8,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-RESPONSE = "_response"
-"""Queues of this ending carry reports, never experiments."""
+from studio_runner.config.responses import is_response
 
 
 @dataclass(frozen=True)
@@ -60,7 +59,7 @@ class QueueSettings:
     def serves(self, queue: str) -> bool:
         """Whether experiments of a queue of this name are taken."""
         unwanted = self.mismatch and re.search(self.mismatch, queue)
-        return not unwanted and not queue.endswith(RESPONSE) and re.search(self.match, queue) is not None
+        return not unwanted and not is_response(queue) and re.search(self.match, queue) is not None
 
     @property
     def uses_sqs(self) -> bool:

@@ -41,6 +41,9 @@ class StudioConfig:
     queue: str | None = None
     verbose: str | None = None
     pip: tuple[str, ...] = ()
+    public_key_path: Path | None = None
+    signing_key_path: Path | None = None
+    signing_key_passphrase_path: Path | None = None
     experiment_lifetime: float | None = None
     save_workspace_frequency: float | None = None
     save_metrics_frequency: float | None = None
@@ -51,8 +54,7 @@ def read_studio_config(home: Path, environ: Mapping[str, str]) -> StudioConfig:
 
     ConfigError names file, line and key. No file is an empty configuration.
     """
-    user = Path(environ["HOME"]) if environ.get("HOME") else Path.home()
-    for path in (home / FILE_NAME, user / ".studioml" / FILE_NAME):
+    for path in (home / FILE_NAME, _home(environ) / ".studioml" / FILE_NAME):
         try:
             text = path.read_text("utf-8")
         except FileNotFoundError:
@@ -63,6 +65,10 @@ def read_studio_config(home: Path, environ: Mapping[str, str]) -> StudioConfig:
             raise ConfigError(f"{path} is not UTF-8 text: {error.reason} at byte {error.start}") from error
         return parse_studio_config(text, path, environ)
     return StudioConfig()
+
+
+def _home(environ: Mapping[str, str]) -> Path:
+    return Path(environ["HOME"]) if environ.get("HOME") else Path.home()
 
 
 def parse_studio_config(text: str, path: Path, environ: Mapping[str, str]) -> StudioConfig:
@@ -126,6 +132,9 @@ class _File:
             queue=self._text(document, "queue"),
             verbose=self._text(document, "verbose"),
             pip=self._lines(document, "pip"),
+            public_key_path=self._path(document, "public_key_path", environ),
+            signing_key_path=self._path(document, "signing_key_path", environ),
+            signing_key_passphrase_path=self._path(document, "signing_key_passphrase_path", environ),
             experiment_lifetime=self._duration(document, "experimentLifetime"),
             save_workspace_frequency=self._duration(document, "saveWorkspaceFrequency"),
             save_metrics_frequency=self._duration(document, "saveMetricsFrequency"),
@@ -159,6 +168,15 @@ class _File:
         if isinstance(value, dict | list):
             raise self._wrong((key,), value, "text")
         return None if value is None else str(value)
+
+    def _path(self, document: Mapping[str, Any], key: str, environ: Mapping[str, str]) -> Path | None:
+        """A relative one starts at the current directory, as it does for existing clients."""
+        text = self._text(document, key)
+        if text is None:
+            return None
+        if not text.strip():  # of a variable that is empty, say: nobody who names a key wants to go without
+            raise self._wrong((key,), text, "the path of a file")
+        return _home(environ) / text[2:] if text.startswith("~/") else Path(text)
 
     def _lines(self, document: Mapping[str, Any], key: str) -> tuple[str, ...]:
         value = document.get(key)

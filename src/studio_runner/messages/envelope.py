@@ -1,7 +1,6 @@
 """The sealed request message: what everybody may read of it, and what only the right runner can (INTERFACE
 section 7)."""
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,6 +11,7 @@ from pydantic import ValidationError
 
 from studio_runner.errors import RejectedError
 from studio_runner.messages.keys import OpeningKey, SealingKey, SigningKey, VerifyKey
+from studio_runner.messages.naming import sealed_name
 from studio_runner.messages.request import Request
 from studio_runner.messages.resources import Resources
 from studio_runner.messages.sealing import seal, unseal
@@ -31,7 +31,7 @@ class Envelope:
     @cached_property
     def name(self) -> str:
         """What it is called before its experiment's key can be read."""
-        return f"(sealed {hashlib.sha256(self.payload.encode()).hexdigest()[:12]})"
+        return sealed_name(self.payload)
 
     def verified(self, keys: Sequence[VerifyKey]) -> VerifyKey:
         """Who of `keys` signed it; RejectedError when none did."""

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
-from studio_runner.errors import KeyFileError
+from studio_runner.errors import KeyFileError, KeyLockedError
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
@@ -177,7 +177,7 @@ def _private(content: bytes, passphrase: bytes | None) -> AnyKey:
         return _typed(load(content, passphrase))
     except TypeError as error:  # so it says that there is a passphrase and needs to be none, or the other way round
         if passphrase is None:
-            raise KeyFileError("it is encrypted, and there is no passphrase for it") from error
+            raise KeyLockedError("it is encrypted, and there is no passphrase for it") from error
         return _private(content, None)
     except (ValueError, UnsupportedAlgorithm) as error:
         why = "or the passphrase is another" if passphrase else "is it whole?"

@@ -55,14 +55,17 @@ class Document:
         self.log_left_out = 0
         """Lines of the log that no longer fitted."""
 
-    def feed(self, line: bytes) -> None:
-        """Take one line of output that might be a directive; what is none does nothing."""
-        self._take(line)
+    def feed(self, line: bytes) -> bool:
+        """Take one line of output that might be a directive. False for what is none, which does nothing; what no
+        longer fits is not looked at."""
+        return self._take(line)
 
-    def feed_or_log(self, line: bytes, when: int) -> None:
+    def feed_or_log(self, line: bytes, when: int) -> bool:
         """Take one line of output, as a directive or else as an entry of the log (`schema-logs`)."""
-        if not self._take(line):
+        taken = self._take(line)
+        if not taken:
             self.log(line, when)
+        return taken
 
     def log(self, line: bytes, when: int) -> None:
         """Append a line of output to `/studioml/log`; `when` is nanoseconds since 1970."""

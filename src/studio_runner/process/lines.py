@@ -24,7 +24,7 @@ class EveryLine:
     """Hands every line to `on_line`, without its line end; of one longer than 1 MiB the beginning, which is enough
     to see that it is too long."""
 
-    def __init__(self, on_line: Callable[[bytes], None]) -> None:
+    def __init__(self, on_line: Callable[[bytes], object]) -> None:
         self._on_line = on_line
         self._begun = bytearray()
 
@@ -54,7 +54,7 @@ class LineScanner:
     other bytes are looked at by C code only.
     """
 
-    def __init__(self, on_line: Callable[[bytes], None]) -> None:
+    def __init__(self, on_line: Callable[[bytes], object]) -> None:
         self._on_line = on_line
         self._begun: list[bytes] = []
         """Pieces of a line that is not complete and may be one of ours."""

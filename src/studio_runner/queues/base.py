@@ -130,6 +130,10 @@ class Broker(Protocol):
         ...
 
     async def publish(self, queue: str, body: bytes) -> None: ...
+    async def report(self, queue: str, text: bytes) -> bool:
+        """Add a report to a response queue, whose messages are `text/plain`; False when there is no such queue."""
+        ...
+
     async def exists(self, queue: str) -> bool: ...
 
 
@@ -139,14 +143,19 @@ class QueueKeeper(Protocol):
     NotFoundError when the queue does not exist.
     """
 
+    async def create(self, queue: str) -> None:
+        """Make a queue as `publish` would; one that is there stays as it is."""
+        ...
+
     async def status(self, queue: str) -> QueueStatus: ...
     async def dead_letters(self, queue: str) -> Sequence[DeadLetter]: ...
     async def revive(self, queue: str, name: str | None = None) -> int:
         """Put one dead letter (or all) back on the queue with a fresh budget; returns how many."""
         ...
 
-    async def withdraw(self, queue: str, key: str) -> bool:
-        """Take the waiting message of experiment `key` off the queue; False when it is not waiting there."""
+    async def withdraw(self, queue: str, name: str) -> bool:
+        """Take the waiting message of this name (`messages.naming`) off the queue; False when it is not waiting
+        there."""
         ...
 
 

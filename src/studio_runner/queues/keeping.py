@@ -6,6 +6,7 @@ import os
 from datetime import UTC, datetime
 from pathlib import Path
 
+from studio_runner.messages.naming import is_called
 from studio_runner.queues import moves
 from studio_runner.queues.base import DeadLetter, QueueStatus
 from studio_runner.queues.caretaker import remove_unused
@@ -52,11 +53,11 @@ def revive(place: QueuePlace, name: str | None) -> int:
     return revived
 
 
-def withdraw(place: QueuePlace, key: str) -> bool:
-    """Remove the message of experiment `key`, unless a runner was faster."""
-    delayed = [place.delayed / name for name in names_in(place.delayed)]
+def withdraw(place: QueuePlace, name: str) -> bool:
+    """Remove the message of this name, unless a runner was faster."""
+    delayed = [place.delayed / found for found in names_in(place.delayed)]
     for path in [*_waiting(place), *delayed]:
-        if _is_about(path, key):
+        if _is_called(path, name):
             try:
                 path.unlink()
             except FileNotFoundError:
@@ -119,14 +120,9 @@ def _reason_file(letter: Path) -> Path:
     return letter.with_name(letter.name + REASON_SUFFIX)
 
 
-def _is_about(path: Path, key: str) -> bool:
+def _is_called(path: Path, name: str) -> bool:
     try:
         body = read_message(path).body
     except OSError:
         return False
-    if body is None or json.dumps(key)[1:-1].encode() not in body:
-        return False
-    try:
-        return bool(json.loads(body)["experiment"]["key"] == key)
-    except (ValueError, TypeError, KeyError, RecursionError):
-        return False
+    return body is not None and is_called(body, name)

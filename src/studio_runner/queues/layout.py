@@ -23,6 +23,8 @@ from studio_runner.errors import BrokerError
 STATE = ".studio-runner"
 SOFT_LOCK = "lock.lock"
 REASON_SUFFIX = ".reason.json"
+WHOLE = ".whole"
+"""Ending of the names of messages that were put there in one piece, and do not tell it themselves as JSON does."""
 LONGEST_BASE = 120
 """Bytes of a message's name that are kept, so that the names made from it stay below 255."""
 

@@ -19,7 +19,7 @@ from studio_runner.queues.attendance import Attendance, LocalQueueOptions
 from studio_runner.queues.base import DeadLetter, Gate, QueueStatus
 from studio_runner.queues.claims import LocalDelivery
 from studio_runner.queues.complaints import Complaints
-from studio_runner.queues.layout import QueuePlace, RootPlace
+from studio_runner.queues.layout import WHOLE, QueuePlace, RootPlace
 from studio_runner.queues.waiting import heard
 from studio_runner.queues.watch import Interest
 
@@ -81,20 +81,25 @@ class LocalBroker:
         return self._attend().consumer(queue).deliveries(gate)
 
     async def publish(self, queue: str, body: bytes) -> None:
-        place = self._place.queue(queue)
-        # Messages of one moment keep the order of their names.
-        name = f"{time.time_ns():x}-{uuid.uuid4().hex[:12]}"
-        try:
-            self._place.root.mkdir(mode=0o700, parents=True, exist_ok=True)
-            place.messages.mkdir(exist_ok=True)
-            await asyncio.to_thread(moves.write_whole, place.incoming, place.messages / name, body)
-        except OSError as error:
-            raise moves.broker_error("adding a message", place, error) from error
+        def add(place: QueuePlace) -> None:
+            self._make(place)
+            _add(place, body, "")
+
+        await self._keep("adding a message", queue, add)
+
+    async def report(self, queue: str, text: bytes) -> bool:
+        if not await self.exists(queue):
+            return False
+        await self._keep("adding a report", queue, lambda place: _add(place, text, WHOLE))
+        return True
 
     async def exists(self, queue: str) -> bool:
         return self._place.queue(queue).messages.is_dir()
 
     # -- QueueKeeper --------------------------------------------------------------------------------------------
+
+    async def create(self, queue: str) -> None:
+        await self._keep("making the queue", queue, self._make)
 
     async def status(self, queue: str) -> QueueStatus:
         return await self._keep("counting messages", queue, keeping.status)
@@ -105,12 +110,16 @@ class LocalBroker:
     async def revive(self, queue: str, name: str | None = None) -> int:
         return await self._keep("returning dead letters", queue, lambda place: keeping.revive(place, name))
 
-    async def withdraw(self, queue: str, key: str) -> bool:
-        return await self._keep("withdrawing a message", queue, lambda place: keeping.withdraw(place, key))
+    async def withdraw(self, queue: str, name: str) -> bool:
+        return await self._keep("withdrawing a message", queue, lambda place: keeping.withdraw(place, name))
 
     async def remove(self, queue: str) -> bool:
         """Delete a queue in which nothing waits, nor runs; False when something does. Dead letters stay."""
         return await self._keep("deleting the queue", queue, keeping.remove)
+
+    def _make(self, place: QueuePlace) -> None:
+        self._place.root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        place.messages.mkdir(exist_ok=True)
 
     async def _keep(self, doing: str, queue: str, work: Callable[[QueuePlace], Kept]) -> Kept:
         place = self._place.queue(queue)
@@ -142,3 +151,9 @@ class LocalBroker:
         except BrokerError as error:
             self._complaints.once(self._place.root, str(error), error.hint or "")
             return self._reported
+
+
+def _add(place: QueuePlace, body: bytes, ending: str) -> None:
+    # Messages of one moment keep the order of their names.
+    name = f"{time.time_ns():x}-{uuid.uuid4().hex[:12]}{ending}"
+    moves.write_whole(place.incoming, place.messages / name, body)

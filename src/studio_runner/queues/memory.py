@@ -3,7 +3,6 @@
 import asyncio
 import bisect
 import itertools
-import json
 import time
 import uuid
 from collections.abc import AsyncGenerator, Sequence
@@ -13,6 +12,7 @@ from types import TracebackType
 from typing import Self
 
 from studio_runner.errors import BrokerError, LeaseLostError
+from studio_runner.messages.naming import is_called
 from studio_runner.queues.base import DeadLetter, Gate, QueueStatus, Ticket
 from studio_runner.queues.waiting import first_of
 
@@ -47,7 +47,7 @@ class _Queue:
 
     @property
     def exists(self) -> bool:
-        """Somebody published to it; waiting for messages does not make a queue."""
+        """Somebody made it or published to it; waiting for messages does not make a queue."""
         return self.version > 0
 
     def add(self, message: _Message) -> None:
@@ -170,8 +170,18 @@ class MemoryBroker:
     async def publish(self, queue: str, body: bytes) -> None:
         self._queue(queue).add(_Message(next(self._serials), body))
 
+    async def report(self, queue: str, text: bytes) -> bool:
+        if not await self.exists(queue):
+            return False
+        await self.publish(queue, text)
+        return True
+
     async def exists(self, queue: str) -> bool:
         return queue in self._queues and self._queues[queue].exists
+
+    async def create(self, queue: str) -> None:
+        source = self._queue(queue)
+        source.version = max(1, source.version)
 
     async def status(self, queue: str) -> QueueStatus:
         source, now = self._queue(queue), time.monotonic()
@@ -190,10 +200,10 @@ class MemoryBroker:
             source.add(replace(message, attempts=0, due=0.0))
         return len(names)
 
-    async def withdraw(self, queue: str, key: str) -> bool:
+    async def withdraw(self, queue: str, name: str) -> bool:
         source = self._queue(queue)
         for message in source.waiting:
-            if _key_of(message.body) == key:
+            if is_called(message.body, name):
                 source.waiting.remove(message)
                 return True
         return False
@@ -220,10 +230,3 @@ def _take(source: _Queue, gate: Gate) -> MemoryDelivery | None:
             source.held.add(delivery)
             return delivery
     return None
-
-
-def _key_of(body: bytes) -> object:
-    try:
-        return json.loads(body)["experiment"]["key"]
-    except (ValueError, TypeError, KeyError, RecursionError):
-        return None

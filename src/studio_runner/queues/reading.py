@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from studio_runner.queues.backlog import Entry
 from studio_runner.queues.complaints import Complaints
+from studio_runner.queues.layout import WHOLE
 
 LARGEST = 64 << 20
 """Bytes of a message. Requests are a few kilobytes; what is larger is not read into memory."""
@@ -75,7 +76,8 @@ class Ripening:
 
     def wait(self, entry: Entry, content: Content) -> float:
         """Seconds until the message should be looked at again, 0 when it can be handed on."""
-        if content.body is None or _is_settled(entry, content.version) or is_complete(content.body):
+        settled = entry.name.endswith(WHOLE) or _is_settled(entry, content.version)
+        if settled or content.body is None or is_complete(content.body):
             self.forget(entry.name)
             return 0.0
         now = time.monotonic()

@@ -57,11 +57,16 @@ def broker_of(queue: str, settings: QueueSettings, root: Path, runner: str = "")
     return _BROKERS[kind_of(queue, settings)](settings, root, runner)
 
 
+def broker_among(brokers: Sequence[KeptBroker], queue: str, settings: QueueSettings) -> KeptBroker:
+    """The one of `opened_brokers` that has `queue`."""
+    return brokers[kinds_of(settings).index(kind_of(queue, settings))]
+
+
 @asynccontextmanager
 async def opened_brokers(
     settings: QueueSettings, root: Path, runner: str = ""
 ) -> "AsyncIterator[Sequence[KeptBroker]]":
-    """Every broker that the settings speak of."""
+    """Every broker that the settings speak of, in the order of `kinds_of`."""
     async with AsyncExitStack() as stack:
         yield [
             await stack.enter_async_context(_BROKERS[kind](settings, root, runner)) for kind in kinds_of(settings)

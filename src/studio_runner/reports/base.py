@@ -2,10 +2,10 @@
 
 import asyncio
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from studio_runner.errors import Reason, StudioRunnerError
 from studio_runner.messages.request import Config
@@ -96,12 +96,31 @@ class Reporter(Protocol):
     async def report(self, event: Event) -> None: ...
 
 
+@runtime_checkable
+class LineReporter(Reporter, Protocol):
+    """A reporter that takes what scripts print as well, as far as it is JSON."""
+
+    def printed(self, subject: Subject, line: bytes) -> None:
+        """One line that looks like an object or array. The output waits meanwhile: to return at once."""
+        ...
+
+
 class Reports:
     """Tells every reporter, in order, each with a time limit."""
 
     def __init__(self, reporters: Sequence[Reporter], patience: float = 40.0) -> None:
         self._reporters = tuple(reporters)
         self._patience = patience
+
+    def listener(self, subject: Subject) -> Callable[[bytes], None] | None:
+        """Who takes the lines of JSON that the attempt prints; None: nobody does."""
+        reporters = [reporter for reporter in self._reporters if isinstance(reporter, LineReporter)]
+
+        def tell(line: bytes) -> None:
+            for reporter in reporters:
+                reporter.printed(subject, line)
+
+        return tell if reporters else None
 
     async def report(self, event: Event) -> None:
         """Never raises for a reporter's sake."""

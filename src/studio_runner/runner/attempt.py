@@ -9,7 +9,7 @@ import asyncio
 import json
 import logging
 import time
-from collections.abc import Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from contextlib import AsyncExitStack, ExitStack
 from pathlib import Path
 from typing import Any
@@ -147,13 +147,14 @@ class Attempt:
             stack.push_async_callback(asyncio.to_thread, self._host.premises.remove, place)
         artifacts, budget = self._artifacts(request, place), DiskBudget(request.resources.hdd or None)
         await artifacts.begin(budget)
-        document = Document()
-        output = Output(place / OUTPUT / "output", settings.experiments.output_limit, self._scanner(document))
+        document, subject = Document(), self._subject(_experiment(request), place)
+        scanner = self._scanner(document, self._host.reports.listener(subject))
+        output = Output(place / OUTPUT / "output", settings.experiments.output_limit, scanner)
         self.trial = trial = Trial(
             host=self._host,
             delivery=self._delivery,
             request=request,
-            subject=self._subject(_experiment(request), place),
+            subject=subject,
             directory=place,
             artifacts=artifacts,
             output=stack.enter_context(output),
@@ -169,11 +170,11 @@ class Attempt:
     def _artifacts(self, request: Request, place: Path) -> Artifacts:
         return Artifacts(request, place, self._number, self._host)
 
-    def _scanner(self, document: Document) -> Scanner:
-        """What of the output goes into the metadata document."""
+    def _scanner(self, document: Document, listener: Callable[[bytes], None] | None) -> Scanner:
+        """What of the output goes into the metadata document, and to a listener if there is one."""
         if self._host.settings.experiments.schema_logs:
-            return EveryLine(lambda line: document.feed_or_log(line, time.time_ns()))
-        return LineScanner(document.feed)
+            return EveryLine(_heard(lambda line: document.feed_or_log(line, time.time_ns()), listener))
+        return LineScanner(_heard(document.feed, listener))
 
     async def _work(self, trial: Trial) -> Outcome:
         """The stages, beside everything that may end them early."""
@@ -291,6 +292,18 @@ class Attempt:
                 started=self.trial.started_at if self.trial else None,
             )
         )
+
+
+def _heard(feed: Callable[[bytes], bool], listener: Callable[[bytes], None] | None) -> Callable[[bytes], object]:
+    """`feed`, and the listener for the lines that it took."""
+    if listener is None:
+        return feed
+
+    def take(line: bytes) -> None:
+        if feed(line):
+            listener(line)
+
+    return take
 
 
 def _played_again() -> RejectedError:

@@ -6,7 +6,7 @@ import signal
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from types import MappingProxyType
@@ -25,6 +25,7 @@ from studio_runner.runner.host import Host, identify
 from studio_runner.runner.intake import Admission, Intake, QueueCounts, Quota, Terms
 from studio_runner.runner.opening import opened_host
 from studio_runner.runner.outcome import of_reason
+from studio_runner.runner.responses import ResponseQueues, responses_of
 
 log = logging.getLogger(__name__)
 
@@ -192,10 +193,13 @@ async def serve(settings: Settings) -> Tally:
 async def opened_daemon(settings: Settings, listeners: Sequence[Reporter] = ()) -> AsyncIterator[Daemon]:
     """A daemon with all it works with, which obeys signals; `listeners` hear of its events."""
     identity = identify()
-    async with (
-        opened_host(settings, identity, listeners) as host,
-        opened_brokers(settings.queues, settings.places.queue_root, identity.runner) as brokers,
-    ):
+    responses = responses_of(settings.trust)
+    async with AsyncExitStack() as stack:
+        host = await stack.enter_async_context(opened_host(settings, identity, [*listeners, *responses]))
+        opening = opened_brokers(settings.queues, settings.places.queue_root, identity.runner)
+        brokers = await stack.enter_async_context(opening)
+        for reporter in responses:  # they go out by the brokers, and the last of them before those are closed
+            await stack.enter_async_context(reporter.sending(ResponseQueues(brokers, settings.queues)))
         if settings.containers.use != "refused":
             await _containers_tried(host.readiness)
         daemon = Daemon(host, brokers)

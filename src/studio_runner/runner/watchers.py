@@ -46,12 +46,13 @@ async def asked(wish: "asyncio.Future[Outcome]") -> None:
 
 
 async def stop_request(requested: Callable[[], Awaitable[bool]], period: float) -> None:
-    """The `_status` artifact or the experiment's record, written by the experimenter's client."""
+    """The `_status` artifact or the experiment's record, written by the experimenter's client, maybe while the
+    message still waited."""
     while True:
-        await asyncio.sleep(period)
         with contextlib.suppress(StudioRunnerError):  # it cannot be read now: the next look may
             if await requested():
                 raise Halt(of_reason(Reason.STOPPED))
+        await asyncio.sleep(period)
 
 
 async def lease(delivery: Delivery, fence: Fence | None, period: float) -> None:

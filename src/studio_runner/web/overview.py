@@ -148,11 +148,11 @@ class Overview:
         answers = await asyncio.gather(*map(_statuses, self._brokers))
         return [QueueView(served=serves(status.name), **asdict(status)) for found in answers for status in found]
 
-    async def withdraw(self, queue: str, key: str) -> bool:
+    async def withdraw(self, queue: str, name: str) -> bool:
         """Take the waiting message of an experiment off its queue, wherever that is."""
         settings = self.daemon.host.settings.queues
         broker = self._brokers[kinds_of(settings).index(kind_of(queue, settings))]
-        return await broker.withdraw(queue, key)
+        return await broker.withdraw(queue, name)
 
     async def experiments(self) -> tuple[ExperimentLine, ...]:
         """Newest first."""

@@ -1,12 +1,15 @@
-"""The keys that open and verify messages and seal reports."""
+"""The keys that open and verify messages and seal reports, and those of a person who sends."""
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
 
 from studio_runner.cli.checkup.finding import Finding, Here, ok, problem
+from studio_runner.cli.passphrase import asked
+from studio_runner.client.sealing import Sealer, post_of
 from studio_runner.config.keyfiles import KeyDirectory, OpeningKeyFile
-from studio_runner.errors import KeyFileError, KeyUnsettledError
+from studio_runner.config.studioml import StudioConfig
+from studio_runner.errors import ConfigError, KeyFileError, KeyUnsettledError
 from studio_runner.messages.keys import SealingKey, VerifyKey, read_sealing_key, read_verify_keys
 
 T = TypeVar("T")
@@ -21,6 +24,7 @@ def keys(here: Here) -> Iterator[Finding]:
         yield from _directory("senders", trust.request_signatures_dir, read_verify_keys, _senders)
     if trust.response_signatures_dir:
         yield from _directory("reports", trust.response_signatures_dir, read_sealing_key, _reader)
+    yield from _sender(here.config)
 
 
 def _own(directory: Path) -> Finding:
@@ -29,6 +33,17 @@ def _own(directory: Path) -> Finding:
     except KeyFileError as error:
         return problem("encryption key", str(error), error.hint or "")
     return ok("encryption key", f"messages sealed for {key.public.fingerprint} can be opened")
+
+
+def _sender(config: StudioConfig) -> Iterator[Finding]:
+    """The keys of a person who sends."""
+    try:
+        post = post_of(config, asked)
+    except ConfigError as error:
+        yield problem("sending", str(error), error.hint or "")
+        return
+    if isinstance(post, Sealer):
+        yield ok("sending", f"messages are {post}")
 
 
 def _directory(

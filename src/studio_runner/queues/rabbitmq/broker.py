@@ -24,7 +24,7 @@ from studio_runner.queues.rabbitmq.management import Management, NoManagementErr
 from studio_runner.queues.rabbitmq.naming import QueueName
 from studio_runner.queues.rabbitmq.options import Address, RabbitOptions
 from studio_runner.queues.rabbitmq.press import Press
-from studio_runner.queues.rabbitmq.publishing import publish
+from studio_runner.queues.rabbitmq.publishing import create, publish, report
 from studio_runner.queues.rabbitmq.site import Site
 from studio_runner.queues.rabbitmq.source import Source
 from studio_runner.queues.rabbitmq.turns import Turns
@@ -99,12 +99,20 @@ class RabbitBroker:
         source = self._source(queue)
         await self._errands.run(publish(source.site.press, source.name, body))
 
+    async def report(self, queue: str, text: bytes) -> bool:
+        source = self._source(queue)
+        return await self._errands.run(report(source.site.press, source.name, text))
+
     async def exists(self, queue: str) -> bool:
         source = self._source(queue)
         session = await source.site.link.tried()
         return await self._errands.run(session.count(source.name.name)) is not None
 
     # -- QueueKeeper --------------------------------------------------------------------------------------------
+
+    async def create(self, queue: str) -> None:
+        source = self._source(queue)
+        await self._errands.run(create(source.site.press, source.name))
 
     async def status(self, queue: str) -> QueueStatus:
         return await self._errands.run((await self._keeper(queue)).status())
@@ -115,8 +123,8 @@ class RabbitBroker:
     async def revive(self, queue: str, name: str | None = None) -> int:
         return await self._errands.run((await self._keeper(queue)).revive(name))
 
-    async def withdraw(self, queue: str, key: str) -> bool:
-        return await self._errands.run((await self._keeper(queue)).withdraw(key))
+    async def withdraw(self, queue: str, name: str) -> bool:
+        return await self._errands.run((await self._keeper(queue)).withdraw(name))
 
     async def remove(self, queue: str) -> bool:
         """Delete a queue in which nothing waits and to which nobody listens; False when not. Dead letters stay."""

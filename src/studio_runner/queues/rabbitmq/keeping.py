@@ -1,11 +1,11 @@
 """What people do with a queue: count it, read its dead letters, put them back, withdraw an experiment."""
 
-import json
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 
 from studio_runner.errors import BrokerError
+from studio_runner.messages.naming import is_called
 from studio_runner.queues.base import DeadLetter, QueueStatus
 from studio_runner.queues.rabbitmq.link import Session
 from studio_runner.queues.rabbitmq.management import Management
@@ -55,11 +55,11 @@ class Keeper:
                     revived += 1
         return revived
 
-    async def withdraw(self, key: str) -> bool:
+    async def withdraw(self, name: str) -> bool:
         for queue in [self.source.name.name, *await self._delay_queues()]:
             async with self._taken(queue, MOST) as messages:
                 async for message in messages:
-                    if _is_about(message.body, key):
+                    if is_called(message.body, name):
                         await message.channel.ack(message.tag)
                         return True
         return False
@@ -144,12 +144,3 @@ async def _each(channel: Channel, queue: str, most: int) -> AsyncIterator[Messag
         if message is None:
             return
         yield message
-
-
-def _is_about(body: bytes, key: str) -> bool:
-    if json.dumps(key)[1:-1].encode() not in body:
-        return False
-    try:
-        return bool(json.loads(body)["experiment"]["key"] == key)
-    except (ValueError, TypeError, KeyError, RecursionError):
-        return False

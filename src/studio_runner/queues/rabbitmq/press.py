@@ -22,7 +22,8 @@ class Press:
         self._address = address
         self._caller = caller
         self._wire: Wire | None = None
-        self._channel: Channel | None = None
+        self._channels: dict[str, Channel] = {}
+        """By exchange: what is refused at one costs nothing at another."""
         self._opening = asyncio.Lock()
         self.generation = 0
         """Grows with every connection."""
@@ -33,26 +34,16 @@ class Press:
         """Put a message into `queue`; return once the broker has it. UnroutableError when there is no such queue,
         BlockedError when nothing was sent since the broker takes nothing. `patience` None waits as long as the
         connection stands."""
-        channel = await self._ready()
-        try:
-            await channel.publish("", queue, body, properties, patience=patience)
-        except BlockedError as error:
-            raise self._blocked() from error
+        await self._put("", queue, body, properties, patience)
 
     async def send(self, exchange: str, routing_key: str, body: bytes, properties: Properties) -> None:
         """The same by way of an exchange; MissingError when there is none of this name."""
-        try:
-            async with self.channel() as channel:
-                await channel.publish(exchange, routing_key, body, properties, patience=PATIENCE)
-        except BlockedError as error:
-            raise self._blocked() from error
+        await self._put(exchange, routing_key, body, properties, PATIENCE)
 
     @asynccontextmanager
     async def channel(self) -> AsyncIterator[Channel]:
         """For declaring: whatever is refused costs only this channel."""
-        await self._ready()
-        assert self._wire is not None  # noqa: S101  _ready made it
-        channel = await self._wire.channel(confirms=True)
+        channel = await (await self._ready()).channel(confirms=True)
         try:
             yield channel
         finally:
@@ -63,24 +54,40 @@ class Press:
         if self._wire is not None:
             await self._wire.close()
 
-    async def _ready(self) -> Channel:
+    async def _put(
+        self, exchange: str, routing_key: str, body: bytes, properties: Properties, patience: float | None
+    ) -> None:
+        channel = await self._kept(exchange)
+        try:
+            await channel.publish(exchange, routing_key, body, properties, patience=patience)
+        except BlockedError as error:
+            raise self._blocked() from error
+
+    async def _kept(self, exchange: str) -> Channel:
+        wire = await self._ready()
+        async with self._opening:
+            channel = self._channels.get(exchange)
+            if channel is None or not channel.is_open:
+                channel = self._channels[exchange] = await wire.channel(confirms=True)
+            return channel
+
+    async def _ready(self) -> Wire:
         async with self._opening:
             if self._wire is None or not self._wire.is_open:
-                await self._connect()
-            assert self._wire is not None  # noqa: S101  just made
+                self._wire = await self._connected(self._wire)
             if await self._wire.is_blocked():
                 raise self._blocked()
-            if self._channel is None or not self._channel.is_open:
-                self._channel = await self._wire.channel(confirms=True)
-            return self._channel
+            return self._wire
 
-    async def _connect(self) -> None:
-        if self._wire is not None:
-            await self._wire.close()
-        self._wire, self._channel = None, None
+    async def _connected(self, former: Wire | None) -> Wire:
+        if former is not None:
+            await former.close()
+        self._wire = None
+        self._channels.clear()
         name = f"studio-runner {self._caller.owner} publishing"
-        self._wire = await Wire.open(self._address, self._caller.context, name)
+        wire = await Wire.open(self._address, self._caller.context, name)
         self.generation += 1
+        return wire
 
     def _blocked(self) -> BlockedError:
         self._caller.complaints.once(self._address, BLOCKED, "see its alarms; everything waits until they are over")

@@ -56,6 +56,8 @@ class Properties:
     message_id: str | None = None
     kind: str | None = None
     app_id: str | None = None
+    expiration: str | None = None
+    """Milliseconds. Not of messages that were received: a copy of a request does not expire."""
 
 
 @dataclass(frozen=True)
@@ -357,4 +359,5 @@ def _encoded(properties: Properties) -> Basic.Properties:
         message_id=properties.message_id,
         message_type=properties.kind,
         app_id=properties.app_id,
+        expiration=properties.expiration,
     )

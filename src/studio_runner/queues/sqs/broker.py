@@ -98,10 +98,24 @@ class SqsBroker:
         await made.send(message)
         self._nudge.set()
 
+    async def report(self, queue: str, text: bytes) -> bool:
+        """On a FIFO queue all reports are of one group, so that they are read in their order."""
+        known = await self._queues.find(queue)
+        try:
+            if known is not None:
+                await known.send(outgoing(text, "reports"))
+        except QueueMissingError:
+            return await self.exists(queue) and await self.report(queue, text)  # it was made again
+        return known is not None
+
     async def exists(self, queue: str) -> bool:
         return await self._queues.exists(queue)
 
     # -- QueueKeeper --------------------------------------------------------------------------------------------
+
+    async def create(self, queue: str) -> None:
+        await self._queues.make(queue)
+        self._nudge.set()
 
     async def status(self, queue: str) -> QueueStatus:
         return await self._keeping.status(queue)
@@ -112,8 +126,8 @@ class SqsBroker:
     async def revive(self, queue: str, name: str | None = None) -> int:
         return await self._keeping.revive(queue, name)
 
-    async def withdraw(self, queue: str, key: str) -> bool:
-        return await self._keeping.withdraw(queue, key)
+    async def withdraw(self, queue: str, name: str) -> bool:
+        return await self._keeping.withdraw(queue, name)
 
     # -- looking after held messages ----------------------------------------------------------------------------
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from studio_runner.messages.naming import is_called
 from studio_runner.queues.base import DeadLetter, QueueStatus
 from studio_runner.queues.sqs.dead import DeadLetters, look_through
 from studio_runner.queues.sqs.faults import QueueMissingError
@@ -33,13 +34,13 @@ class Keeping:
         queue = await self._queues.find(name)
         return 0 if queue is None else await self._graves.revive(queue, letter)
 
-    async def withdraw(self, name: str, key: str) -> bool:
+    async def withdraw(self, name: str, message_name: str) -> bool:
         """Goes through the messages that are visible now; delayed ones SQS shows to nobody."""
         queue = await self._queues.find(name)
         if queue is None:
             return False
         found = await look_through(queue)
-        wanted = [message for message in found if message.is_about(key)]
+        wanted = [message for message in found if is_called(message.body, message_name)]
         for message in wanted:
             await queue.delete(message)
         await queue.give_back([message for message in found if message not in wanted])

@@ -174,13 +174,6 @@ class Message:
         """A copy without our note."""
         return Outgoing(self.text, self.attributes, self.group)
 
-    def is_about(self, key: str) -> bool:
-        """Whether it asks for the experiment `key`."""
-        try:
-            return bool(json.loads(self.body)["experiment"]["key"] == key)
-        except (ValueError, TypeError, KeyError, RecursionError):
-            return False
-
 
 def _string(value: str) -> dict[str, str]:
     return {"DataType": "String", "StringValue": value}
