@@ -14,7 +14,7 @@ MOST_OPERATIONS = 1000
 MOST_MEMBERS = 10_000
 """Of the value that one operation adds, moves or copies: a short line must not keep the runner busy for long."""
 
-EFFORT = 4 << 20
+EFFORT = 2 << 20
 """Members moved and bytes copied by all patches of one document, the refused ones included. Short lines can ask for
 both without end, and nothing else happens in the meantime."""
 
@@ -130,6 +130,7 @@ class Patcher:
     def _move(self, origin: Sequence[str], path: Sequence[str]) -> None:
         if path != origin and path[: len(origin)] == origin:
             raise PatchRefusedError("a value is not to be moved into itself")
+        self._spend(0)
         value = self._at(origin)
         self._spend(members(value, MOST_MEMBERS))
         _check_size(value, len(path))
@@ -138,6 +139,7 @@ class Patcher:
 
     def _copy(self, origin: Sequence[str], depth: int) -> Any:
         """A few short operations can double a document many times over."""
+        self._spend(0)
         value = self._at(origin)
         _check_size(value, depth)
         text = json.dumps(value)
@@ -152,6 +154,7 @@ class Patcher:
             raise PatchRefusedError("a tested value is another")
 
     def _spend(self, effort: int) -> None:
+        """PatchRefusedError when there is no effort left; asked for nothing before the value is looked at."""
         self._effort -= effort
         if self._effort < 0:
             raise PatchRefusedError(f"patches have moved and copied more than {EFFORT} members and bytes")
