@@ -14,7 +14,7 @@ from bench.result import Result
 
 MODULES = (
     *("cli", "dispatch", "throughput", "environments", "archives", "daemon", "rabbitmq", "backlog", "transfer"),
-    *("gpus", "watchers", "neighbours", "placement", "containers", "sealed", "reports"),
+    *("gpus", "watchers", "neighbours", "placement", "containers", "sealed", "reports", "masking"),
 )
 HERE = Path(__file__).parent
 TABLE = HERE.parent / "docs" / "reference" / "benchmarks.md"

@@ -1,14 +1,16 @@
 """Looking at output: tails, live files, waiting for the end."""
 
 import asyncio
+import io
 import socket
+import tarfile
 
 import pytest
 
 from studio_runner.client.holdings import opened_holdings
 from studio_runner.client.stores import stores_of
 from studio_runner.client.tail import tail_offset
-from studio_runner.client.watch import follow_output, live_output, wait
+from studio_runner.client.watch import follow_output, live_output, wait, write_stored
 from studio_runner.config.settings import StorageSettings
 from studio_runner.config.studioml import StudioConfig
 from studio_runner.errors import NotFoundError
@@ -116,6 +118,68 @@ async def test_following_may_begin_with_the_tail(holdings, records, tmp_path):
     await until(lambda: b"".join(written) == b"three\n")
     await records.update("k", {"status": "finished", "time_finished": 3.0})
     await following
+
+
+SECRET = b"canary-of-nobody"
+
+
+def stored(tmp_path, content):
+    """The output as a runner elsewhere has stored it; its artifact."""
+    path = tmp_path / "output.tar"
+    member = tarfile.TarInfo("output")
+    member.size = len(content)
+    with tarfile.open(tmp_path / "new", "w") as archive:
+        archive.addfile(member, io.BytesIO(content))
+    (tmp_path / "new").rename(path)
+    return {"output": {"qualified": f"file://{path}", "key": path.name, "mutable": True, "unpack": True}}
+
+
+def hidden(until, *ranges):
+    return {OWN: {"hidden": {"until": until, "ranges": [list(one) for one in ranges]}}}
+
+
+async def test_of_stored_output_is_hidden_what_the_record_says(holdings, records, tmp_path):
+    artifacts = stored(tmp_path, b"key " + SECRET + b"\nlast\n")
+    over = {"key": "k", "status": "finished", "time_finished": 3.0, "artifacts": artifacts}
+    await records.create({**over, **hidden(99, (4, len(SECRET)))})
+    for tail, expected in ((None, b"key " + b"*" * len(SECRET) + b"\nlast\n"), (1, b"last\n")):
+        written = []
+        await follow_output(holdings, "k", written.append, tail)
+        assert b"".join(written) == expected
+
+
+async def test_of_what_runs_elsewhere_nothing_is_shown_before_it_is_known_what_is_secret(
+    holdings, records, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("studio_runner.client.watch._MIRROR", 0.05)
+    artifacts = stored(tmp_path, b"one\n")
+    await records.create({**running(None, host="elsewhere"), "artifacts": artifacts})
+    await records.update("k", hidden(4))
+    written = []
+    following = asyncio.create_task(follow_output(holdings, "k", written.append))
+    await until(lambda: b"".join(written) == b"one\n")
+    stored(tmp_path, b"one\n" + SECRET + b"\n")
+    await asyncio.sleep(0.3)
+    assert b"".join(written) == b"one\n"
+    seen = []
+    await write_stored(holdings, await records.read("k"), seen.append)
+    assert seen == [b"one\n"]
+    await records.update("k", hidden(99, (4, len(SECRET))))
+    await until(lambda: b"".join(written) == b"one\n" + b"*" * len(SECRET) + b"\n")
+    await records.update("k", {"status": "finished", "time_finished": 3.0})
+    await following
+
+
+async def test_what_is_secret_in_ones_own_configuration_is_not_shown(tmp_path):
+    config = StudioConfig(document={"cloud": {"password": SECRET.decode()}})
+    async with opened_holdings(config, stores_of(config, tmp_path), StorageSettings()) as holdings:
+        artifacts = stored(tmp_path, b"key " + SECRET)
+        await holdings.records.create(
+            {"key": "k", "status": "finished", "time_finished": 3.0, "artifacts": artifacts}
+        )
+        written = []
+        await follow_output(holdings, "k", written.append)
+    assert b"".join(written) == b"key " + b"*" * len(SECRET)
 
 
 async def until(true):

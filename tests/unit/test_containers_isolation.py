@@ -6,6 +6,7 @@ from studio_runner.environments.containers import isolation
 from studio_runner.environments.containers.isolation import Box, binds, launcher, options, variables
 from studio_runner.environments.containers.runtime import read_runtime
 from studio_runner.errors import EnvironmentFailedError
+from studio_runner.process.hidden import places_of
 
 FLAGS = "--bind --containall --home --net --network --no-eval --no-mount --no-privs --nv --pwd --rocm --security --workdir"
 HELP = f"Options:\n  {FLAGS}\n or 'bind-paths' to disable all"
@@ -95,3 +96,9 @@ def test_the_network_can_be_taken_away():
 
 def test_the_filter_of_system_calls_is_part_of_the_package():
     assert "keyctl" in isolation.SECCOMP.read_text()
+
+
+def test_what_is_noted_of_the_output_is_out_of_reach():
+    notes = places_of(BOX.directory)
+    seen = [Path(bind.split(":")[1]) for bind in binds(BOX, EMPTY)]
+    assert not [place for place in seen if notes.is_relative_to(place)]

@@ -11,14 +11,15 @@ SAMPLE = Path(__file__).parents[1] / "samples" / "studioml-0.0.49-rmq-plain.json
 @pytest.mark.parametrize(
     "name",
     ["AWS_SECRET_ACCESS_KEY", "AWS_ACCESS_KEY_ID", "secret_key", "PASSWORD", "db_passwd", "GITHUB_TOKEN", "GITHUB_PAT",
-     "api-key".replace("-", "_"), "Authorization", "credentials", "jwt", "HF_TOKEN", "passphrase"],
+     "api-key".replace("-", "_"), "Authorization", "credentials", "jwt", "HF_TOKEN", "passphrase", "FERNET_KEY", "MYSQL_PWD"],
 )  # fmt: skip
 def test_names_of_secrets_are_known(name):
     assert is_secret_name(name)
 
 
 @pytest.mark.parametrize(
-    "name", ["PATH", "HOME", "key", "TOKENIZERS_PARALLELISM", "tokenizer", "author", "LANG", "user"]
+    "name",
+    ["PATH", "HOME", "key", "TOKENIZERS_PARALLELISM", "tokenizer", "author", "LANG", "user", "PWD", "sort_key"],
 )
 def test_other_names_are_not(name):
     assert not is_secret_name(name)

@@ -6,7 +6,15 @@ import time
 import pytest
 
 from studio_runner.errors import StorageUnavailableError
-from studio_runner.runner.directory import Premises, clear_dead_runners, leftovers, occupied, remove
+from studio_runner.process.hidden import places_of
+from studio_runner.runner.directory import (
+    Premises,
+    clear_dead_runners,
+    clear_notes,
+    leftovers,
+    occupied,
+    remove,
+)
 
 
 def test_attempts_get_directories_of_their_own(tmp_path):
@@ -116,3 +124,14 @@ def test_removes_a_tree_deeper_than_any_path_or_recursion(tmp_path):
     os.close(descriptor)
     remove(root)
     assert not root.exists()
+
+
+def test_what_is_noted_of_an_output_goes_with_its_attempt(tmp_path):
+    with occupied(tmp_path, "me") as premises:
+        ours = premises.create("key", 1)
+        for place in (places_of(ours), places_of(ours.with_name("gone.1"))):
+            place.touch()
+        clear_notes(tmp_path)
+        assert [path.name for path in (tmp_path / "hidden").iterdir()] == ["key.1"]
+        premises.remove(ours)
+        assert list((tmp_path / "hidden").iterdir()) == []

@@ -3,8 +3,12 @@ import os
 
 import pytest
 
+from studio_runner.client.tail import View
 from studio_runner.errors import NotFoundError
+from studio_runner.messages.masking import Masker
 from studio_runner.web import output
+
+VIEW = View(Masker())
 
 
 @pytest.fixture
@@ -23,14 +27,14 @@ async def content(response):
     ("tail", "expected"), [(None, b"0123456789"), (3, b"789"), (0, b""), (10, b"0123456789"), (99, b"0123456789")]
 )
 async def test_the_file_or_its_end(directory, tail, expected):
-    response = output.whole(output.open_output(directory), tail)
+    response = output.whole(output.open_output(directory), tail, VIEW)
     assert response.headers["content-length"] == str(len(expected))
     assert response.headers["content-type"] == "text/plain; charset=utf-8"
     assert await content(response) == expected
 
 
 async def test_what_is_written_meanwhile_does_not_count(directory):
-    response = output.whole(output.open_output(directory), None)
+    response = output.whole(output.open_output(directory), None, VIEW)
     with (directory / "output").open("ab") as file:
         file.write(b"more")
     assert await content(response) == b"0123456789"
@@ -39,7 +43,7 @@ async def test_what_is_written_meanwhile_does_not_count(directory):
 @pytest.mark.parametrize(("tail", "start"), [(2, b"89"), (None, b"0123456789")])
 async def test_following_goes_on_until_it_is_over(directory, tail, start):
     over = asyncio.Event()
-    pieces = output.live(directory, over.is_set, tail).body_iterator
+    pieces = output.live(directory, over.is_set, tail, VIEW).body_iterator
     assert await anext(pieces) == start
     with (directory / "output").open("ab") as file:
         file.write(b" more")
@@ -86,4 +90,4 @@ def test_only_a_file_of_its_own_is_read(directory, tmp_path, change):
     with pytest.raises(NotFoundError):
         output.open_output(directory)
     with pytest.raises(NotFoundError):
-        output.live(directory, lambda: True, None)
+        output.live(directory, lambda: True, None, VIEW)

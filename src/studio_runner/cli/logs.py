@@ -26,14 +26,13 @@ def command(session: Session, settings: Settings, /, key: str, tail: int | None,
 
 async def _print(session: Session, settings: Settings, key: str, tail: int | None) -> int:
     from studio_runner.client.lookup import find_current
-    from studio_runner.client.tail import write_file
-    from studio_runner.client.watch import live_output, write_stored
+    from studio_runner.client.watch import live_output, write_live, write_stored
 
     with front_of(session, settings) as front:
         async with front.opened_holdings() as holdings:
             record = await find_current(holdings, key)
             if path := live_output(record):
-                write_file(path, write_output, tail)
+                await write_live(holdings, path, write_output, tail)
             elif not await write_stored(holdings, record, write_output, tail):
                 say(f"Experiment {record.key} has no output yet ({record.status}).")
     return 0

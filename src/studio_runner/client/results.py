@@ -66,6 +66,7 @@ def _changes(results: "Results") -> dict[str, Any]:
         "sentence": results.sentence or results.exit_msg,
         "exit_code": results.exit_code,
         "signal": results.signal,
+        "hidden": results.hidden,
     }
     times = {"time_started": results.time_started, "time_finished": results.time_finished}
     return {

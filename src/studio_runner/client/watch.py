@@ -5,15 +5,20 @@ import os
 import socket
 import tempfile
 from collections.abc import Callable, Coroutine
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from studio_runner.client.artifact_files import OUTPUT, state_of, stored_output
 from studio_runner.client.holdings import Holdings
 from studio_runner.client.results import current
-from studio_runner.client.tail import Write, tail_offset, write_file
+from studio_runner.client.tail import View, may_show, tail_offset, write_file
 from studio_runner.errors import NotFoundError
+from studio_runner.messages.credentials import secrets_in
+from studio_runner.messages.masking import Masker, Spans
 from studio_runner.process.follow import follow
+from studio_runner.process.hidden import Hidden, opened_places
+from studio_runner.process.shown import Veiled, Write
 from studio_runner.reports.records import Record
 
 _SOONEST, _LATEST = 0.03, 1.0
@@ -43,11 +48,12 @@ async def follow_output(holdings: Holdings, key: str, write: Write, tail: int | 
     With `tail` only the last lines of what there is already are written before what comes. Of what runs on another
     machine the output comes as often as its runner stores it.
     """
-    following = _Following(holdings, write, tail)
-    record = await until(holdings, key, following.has_something)
-    while not record.over:
-        await following.attempt(record)
+    with Veiled(write, view_of(holdings).masker) as veiled:
+        following = _Following(holdings, veiled, tail)
         record = await until(holdings, key, following.has_something)
+        while not record.over:
+            await following.attempt(record)
+            record = await until(holdings, key, following.has_something)
     if not following.seen:
         await write_stored(holdings, record, write, tail)
     return record
@@ -58,8 +64,25 @@ async def write_stored(holdings: Holdings, record: Record, write: Write, tail: i
     async with stored_output(record, holdings.opener) as path:
         if path is None:
             return False
-        write_file(path, write, tail)
+        newest = await holdings.records.read(record.key)  # it may tell of what came while the output was fetched
+        write_file(path, write, view_of(holdings).of_stored(newest or record), tail)
     return True
+
+
+async def write_live(holdings: Holdings, path: Path, write: Write, tail: int | None = None) -> None:
+    """Write what is in the output of an experiment that runs here now, or its last lines."""
+    with opened_places(_attempt(path)) as hidden:
+        write_file(path, write, replace(view_of(holdings), hidden=hidden), tail)
+
+
+def view_of(holdings: Holdings) -> View:
+    """Of somebody who knows what is secret in the own configuration."""
+    return View(Masker(secrets_in(holdings.config.document)))
+
+
+def _attempt(output: Path) -> Path:
+    """The directory of the attempt that has this output."""
+    return output.parent.parent
 
 
 def live_output(record: Record) -> Path | None:
@@ -101,7 +124,8 @@ class _Following:
             return
         self._attempt = record.own.get("attempt")
         if path := live_output(record):
-            await self._follow(path, lambda: until(self._holdings, record.key, self._is_past))
+            with opened_places(_attempt(path)) as hidden:
+                await self._follow(path, hidden, lambda: until(self._holdings, record.key, self._is_past))
 
     def _is_new_here(self, record: Record) -> bool:
         return record.own.get("attempt") != self._attempt and live_output(record) is not None
@@ -109,13 +133,13 @@ class _Following:
     def _is_past(self, record: Record) -> bool:
         return record.status != "running" or record.own.get("attempt") != self._attempt
 
-    async def _follow(self, path: Path, end: Callable[[], Coroutine[Any, Any, Any]]) -> None:
+    async def _follow(self, path: Path, hidden: Hidden, end: Callable[[], Coroutine[Any, Any, Any]]) -> None:
         """Write what is added to the file until `end()` is over."""
         if not self.seen and self._tail is not None:
             self.seen = tail_offset(path, self._tail)
         watching = asyncio.create_task(end(), name=f"watch {path.name}")
         try:
-            async for piece in follow(path, watching.done, self.seen):
+            async for piece in follow(path, watching.done, self.seen, hidden):
                 self.seen += len(piece)
                 self._write(piece)
         finally:  # not a task group: a reader who has gone is to be told as it is
@@ -130,7 +154,7 @@ class _Following:
             path.touch()
             mirror = _Mirror(self._holdings, record, path)
             await mirror.renew()
-            await self._follow(mirror.path, mirror.until_over)
+            await self._follow(mirror.path, mirror.hidden, mirror.until_over)
 
 
 class _Mirror:
@@ -139,24 +163,44 @@ class _Mirror:
     def __init__(self, holdings: Holdings, record: Record, path: Path) -> None:
         self._holdings, self._record, self.path = holdings, record, path
         self._etag: str | None = None
+        self._refused: tuple[str | None, int | None] | None = None
+        """What is stored, and how far the record told of it, when it could not be shown."""
+        self._places: Spans = ()
+
+    def hidden(self) -> Spans:
+        """Where secrets are in it."""
+        return self._places
 
     async def until_over(self) -> None:
         """Keep the copy new until the experiment is over or runs where one can look at it."""
         record = self._record
         while runs_elsewhere(record):
             await asyncio.sleep(_MIRROR)
-            record = await current(self._holdings, record.key)
+            self._record = record = await current(self._holdings, record.key)
             await self.renew()
 
     async def renew(self) -> None:
-        """Bring the copy up to date. The new one takes the place of the old one, which tells the reader of it."""
+        """Bring the copy up to date, unless it is not known yet where secrets are in the new one, which takes the
+        place of the old one; that tells the reader of it."""
         state = await state_of(self._record, OUTPUT, self._holdings.opener)
-        if state is None or state.etag == self._etag:
+        if state is None or state.etag == self._etag or (state.etag, self._view.until) == self._refused:
             return
         try:
             async with stored_output(self._record, self._holdings.opener) as path:
-                if path is not None:
-                    await asyncio.to_thread(os.replace, path, self.path)
+                if path is None or not await self._may_show(path):
+                    self._refused = (state.etag, self._view.until)
+                    return
+                await asyncio.to_thread(os.replace, path, self.path)
         except NotFoundError:
             return
         self._etag = state.etag
+
+    async def _may_show(self, path: Path) -> bool:
+        """The record is read after the output, and tells of it later than it is stored."""
+        self._record = await current(self._holdings, self._record.key)
+        self._places = self._view.hidden()
+        return may_show(path, self._view)
+
+    @property
+    def _view(self) -> View:
+        return view_of(self._holdings).of_stored(self._record)

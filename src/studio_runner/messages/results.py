@@ -35,6 +35,7 @@ class Results:
     attempt: int | None
     time_started: float | None
     time_finished: float | None
+    hidden: Mapping[str, Any] | None = None
 
     @property
     def ok(self) -> bool:
@@ -56,12 +57,13 @@ class End(Protocol):
 
 @dataclass(frozen=True)
 class Attempted:
-    """The attempt that ended: where it ran, and when in Unix time."""
+    """The attempt that ended: where it ran, when in Unix time, and where secrets are in its output."""
 
     host: str
     number: int
     started: float
     finished: float
+    hidden: Mapping[str, Any] | None = None
 
 
 def results_document(
@@ -80,6 +82,7 @@ def results_document(
         "attempt": attempted.number,
         "time_started": attempted.started,
         "time_finished": attempted.finished,
+        **({"hidden": attempted.hidden} if attempted.hidden else {}),
     }
 
 
@@ -114,6 +117,7 @@ def parse_results(body: bytes) -> Results:
         attempt=_field(document, "attempt", int),
         time_started=_time(document, "time_started"),
         time_finished=_time(document, "time_finished"),
+        hidden=_field(document, "hidden", dict),
     )
 
 

@@ -6,7 +6,8 @@ from typing import Any
 HIDDEN = "***"
 
 _SECRET_NAME = re.compile(
-    r"secret|passw(or)?d|passphrase|token(?!i[sz])|credential|access_?key|api_?key|private_?key|authori[sz]ation|jwt|_pat$|^pat$",
+    r"secret|passw(or)?d|passphrase|token(?!i[sz])|credential|access_?key|api_?key|private_?key|authori[sz]ation|jwt|_pat$|^pat$"
+    r"|connection_?string|(?-i:[A-Z0-9]_(KEY|PWD|SAS)$)",
     re.IGNORECASE,
 )
 _USERINFO = re.compile(r"(?<=://)[^/\s@]*@(?!sha256:)")  # that would be the digest of an image
@@ -36,12 +37,12 @@ def _without_query(word: re.Match[str]) -> str:
 def without_secrets(value: Any) -> Any:
     """A copy of a JSON value without its credentials: text of secret names hidden, addresses masked."""
     if isinstance(value, dict):
-        return {name: HIDDEN if _hides(name, inner) else without_secrets(inner) for name, inner in value.items()}
+        return {name: HIDDEN if hides(name, inner) else without_secrets(inner) for name, inner in value.items()}
     if isinstance(value, list):
         return [without_secrets(inner) for inner in value]
     return mask_urls(value) if isinstance(value, str) else value
 
 
-def _hides(name: str, value: Any) -> bool:
+def hides(name: str, value: Any) -> bool:
     """Text only: an artifact may be called `tokenizer`, and `max_tokens` is a number that people want to see."""
     return name == "credentials" or (isinstance(value, str) and is_secret_name(name))

@@ -5,7 +5,9 @@ import os
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
-from studio_runner.process.output import LONGEST_MARKER, Gap, find_gap
+from studio_runner.messages.masking import blanked, within
+from studio_runner.process.hidden import Hidden, nothing_hidden
+from studio_runner.process.output import LONGEST_MARKER, NO_GAP, Gap, find_gap
 from studio_runner.process.regular import open_regular
 
 _SHORTEST, _LONGEST = 0.02, 0.2
@@ -13,13 +15,16 @@ _SHORTEST, _LONGEST = 0.02, 0.2
 _PIECE = 1 << 18
 
 
-async def follow(path: Path, done: Callable[[], bool], start: int = 0) -> AsyncIterator[bytes]:
-    """What is in the file from the byte `start` on, then what is appended, until `done()` and everything is read.
+async def follow(
+    path: Path, done: Callable[[], bool], start: int = 0, hidden: Hidden = nothing_hidden
+) -> AsyncIterator[bytes]:
+    """What is in the file from the byte `start` on, then what is appended, until `done()` and everything is read;
+    what is `hidden` is overwritten.
 
     The file need not exist yet, and may be removed meanwhile; a link in its place is not followed. When its middle
     is left out, the marker stands for what was not read of it yet.
     """
-    reader = _Reader(path, start)
+    reader = _Reader(path, start, hidden)
     pause = _SHORTEST
     try:
         while True:
@@ -38,11 +43,12 @@ async def follow(path: Path, done: Callable[[], bool], start: int = 0) -> AsyncI
 class _Reader:
     """A place in the output, kept while the file is replaced."""
 
-    def __init__(self, path: Path, start: int) -> None:
+    def __init__(self, path: Path, start: int, hidden: Hidden) -> None:
         self._path = path
         self._position = start
+        self._hidden = hidden
         self._file = -1
-        self._gap: Gap | None = None
+        self._gap = NO_GAP
 
     def close(self) -> None:
         if self._file >= 0:
@@ -65,13 +71,19 @@ class _Reader:
         if self._file < 0:
             return b""
         data = os.pread(self._file, _PIECE, self._position)
+        if data and (places := self._hidden()):  # asked after reading: they are written down before
+            data = blanked(
+                data, within(self._gap.places_in_file(places), self._position, self._position + len(data))
+            )
         self._position += len(data)
         return data
 
     def _open(self) -> None:
+        self._hidden()
         file = open_regular(self._path)
         if file is not None:
-            self._file, self._gap = file, _gap_in(file)
+            self._hidden()  # while the file was there
+            self._file, self._gap = file, gap_in(file)
 
     def _replaced(self) -> bool:
         if self._file < 0:
@@ -83,31 +95,17 @@ class _Reader:
 
     def _move_over(self) -> None:
         """Go on in the new file where the old one ended."""
-        reached = _in_output(self._position, self._gap)
+        reached = self._gap.in_output(self._position)
         self.close()
         self._open()
-        self._position = _in_file(reached, self._gap)
+        self._position = self._gap.in_file(reached)
 
 
-def _gap_in(file: int) -> Gap | None:
+def gap_in(file: int) -> Gap:
     """Piece by piece: the file may be larger than what this process should take of memory."""
     start = 0
     while piece := os.pread(file, _PIECE, start):
         if gap := find_gap(piece, start):
             return gap
         start += len(piece) - LONGEST_MARKER if len(piece) == _PIECE else len(piece)
-    return None
-
-
-def _in_output(position: int, gap: Gap | None) -> int:
-    """How many bytes of output lie before `position` in the file."""
-    if gap is None or position <= gap.offset:
-        return position
-    return max(position - gap.length, gap.offset) + gap.omitted
-
-
-def _in_file(reached: int, gap: Gap | None) -> int:
-    """The reverse; the marker's place for what is left out."""
-    if gap is None or reached <= gap.offset:
-        return reached
-    return gap.offset if reached < gap.offset + gap.omitted else reached - gap.omitted + gap.length
+    return NO_GAP

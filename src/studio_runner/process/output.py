@@ -12,6 +12,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from studio_runner.messages.masking import Masker, Spans, blanked, within
+from studio_runner.process.hidden import Cover, Notes
 from studio_runner.process.lines import Scanner
 from studio_runner.process.regular import open_directory
 
@@ -38,6 +40,28 @@ class Gap:
     def marker(self) -> bytes:
         return b"\n%b%d bytes left out here, after the first %d\n" % (_PREFIX, self.omitted, self.offset)
 
+    def in_output(self, position: int) -> int:
+        """How many bytes of output lie before `position` in the file."""
+        if position <= self.offset:
+            return position
+        return max(position - self.length, self.offset) + self.omitted
+
+    def in_file(self, reached: int) -> int:
+        """The reverse; the marker's place for what is left out."""
+        if reached <= self.offset:
+            return reached
+        return self.offset if reached < self.offset + self.omitted else reached - self.omitted + self.length
+
+    def places_in_file(self, places: Spans) -> Spans:
+        """Where these places of the output are in the file; never in the marker."""
+        after, shift = self.offset + self.omitted, self.length - self.omitted
+        head = [(start, min(end, self.offset)) for start, end in places if start < self.offset]
+        tail = [(max(start, after) + shift, end + shift) for start, end in places if end > after]
+        return [*head, *tail]
+
+
+NO_GAP = Gap(0, 0, 0)
+"""Of a file that holds all of the output."""
 
 LONGEST_MARKER = 128
 """Bytes; two numbers of eighteen digits fit, and longer ones are no marker: a script can print anything."""
@@ -52,6 +76,15 @@ def find_gap(content: bytes, start: int = 0) -> Gap | None:
     return None
 
 
+@dataclass(frozen=True)
+class Veil:
+    """How secrets are kept out of sight: `masker` knows them. Their places are written into the file `notes`, and
+    they are stored; or, without it, they are overwritten."""
+
+    masker: Masker
+    notes: Path | None = None
+
+
 class Output:
     """Writes an experiment's output to `path`, and to at most about `limit` bytes of it (0: no limit).
 
@@ -61,14 +94,18 @@ class Output:
 
     When the file cannot be written, `error` says why, and output is read on so that the script can end: the last of
     it waits for room on the disk, the rest is dropped and the file says how much that was.
-    What the script writes goes to `scanner` as well, all of it.
+    What the script writes goes to `scanner` as well, all of it, secrets overwritten. Nothing waits but what may be
+    the beginning of a secret.
     """
 
-    def __init__(self, path: Path, limit: int, scanner: Scanner | None = None) -> None:
+    def __init__(self, path: Path, limit: int, scanner: Scanner | None = None, veil: Veil | None = None) -> None:
         self._path = path
         self._limit = max(limit, _LEAST_LIMIT) if limit else 0
         self._scanner = scanner
-        self._gap: Gap | None = None
+        self._veil = veil
+        self._stream = veil.masker.stream() if veil else None
+        self._notes = Notes(veil.notes) if veil and veil.notes else None
+        self._gap = NO_GAP
         self._at_line_start = True
         self.error: OSError | None = None
         """Why the disk does not take what is written."""
@@ -95,9 +132,12 @@ class Output:
             for descriptor in (self._file, self._place, self._above):
                 os.close(descriptor)
             self._file = -1
+            if self._notes:
+                self._notes.close()
 
     def end(self) -> None:
         """The script has written its last; notes may still come. May be called twice."""
+        self._release()
         if self._scanner:
             self._scanner.finish()
             self._scanner = None
@@ -106,22 +146,55 @@ class Output:
     def write(self, data: bytes) -> None:
         """Output of the script."""
         if data:
-            self._store(data)
-            if self._scanner:
-                self._scanner.feed(data)
+            self._pass_on(*(self._stream.take(data) if self._stream else (data, ())))
+
+    def _release(self) -> None:
+        """What looked like the beginning of a secret was none."""
+        if self._stream:
+            self._pass_on(*self._stream.take_rest())
+
+    def _pass_on(self, data: bytes, secrets: Spans) -> None:
+        if not data:
+            return
+        masked = blanked(data, secrets)
+        if self._notes:
+            self._store(data, secrets)
+        else:
+            self._store(masked)
+        if self._scanner:
+            self._scanner.feed(masked)
 
     @property
     def size(self) -> int:
         """Bytes of the file as it is."""
         return self._size
 
+    @property
+    def length(self) -> int:
+        """Bytes of output so far, what was left out included."""
+        return self._gap.in_output(self._size)
+
+    @property
+    def hidden(self) -> Spans:
+        """Where secrets are stored, in bytes of output."""
+        return self._notes.places if self._notes else ()
+
+    @property
+    def cover(self) -> Cover:
+        """The same, for those who have the stored output only; of what is left out they need to know nothing."""
+        start, end = self._gap.offset, self._gap.offset + self._gap.omitted
+        stored = [place for place in self.hidden if place[0] < start or place[1] > end]
+        return Cover(self.length, stored)
+
     def since(self, position: int, length: int) -> bytes:
-        """What the file holds from a byte on, `length` bytes at most."""
-        return os.pread(self._file, length, position)
+        """What the file holds from a byte on, `length` bytes at most, secrets overwritten."""
+        data = os.pread(self._file, length, position)
+        return blanked(data, within(self._gap.places_in_file(self.hidden), position, position + len(data)))
 
     def note(self, text: str) -> None:
         """Lines of the runner's own, on lines of their own: `[studio-runner] text`."""
-        lines = (_PREFIX + line.encode(errors="replace") + b"\n" for line in text.splitlines())
+        masked = self._veil.masker.text(text) if self._veil else text
+        lines = (_PREFIX + line.encode(errors="replace") + b"\n" for line in masked.splitlines())
         self._insist((b"" if self._at_line_start else b"\n") + b"".join(lines))
 
     async def drain(self, descriptor: int) -> None:
@@ -150,6 +223,7 @@ class Output:
         if data:
             self.write(data)
         elif not ended.done():
+            self._release()
             ended.set_result(None)
 
     def _insist(self, data: bytes) -> None:
@@ -158,11 +232,12 @@ class Output:
         if data or self._kept:
             self._store(data)
 
-    def _store(self, data: bytes) -> None:
+    def _store(self, data: bytes, secrets: Spans = ()) -> None:
         """Of what the disk does not take, the end is kept for the next time."""
         self._at_line_start = data.endswith(b"\n")
         lost, pending = self._describe_lost(), self._kept + data
-        rest = self._append(lost + pending)
+        before = len(lost) + len(self._kept)
+        rest = self._append(lost + pending, [(start + before, end + before) for start, end in secrets])
         if len(rest) <= len(pending):
             self._lost = 0  # it is said in the file
         rest = rest[-len(pending) :]
@@ -175,30 +250,45 @@ class Output:
         why = (self.error.strerror or "the disk refused").encode()
         return b"\n%b%d bytes of output could not be stored here: %b\n" % (_PREFIX, self._lost, why)
 
-    def _append(self, data: bytes) -> bytes:
-        """Returns what the disk did not take."""
+    def _append(self, data: bytes, secrets: Spans) -> bytes:
+        """Returns what the disk did not take, secrets overwritten."""
         if self.error and time.monotonic() < self._next_try:
-            return data
-        rest = memoryview(data)
+            return blanked(data, secrets)
+        done = 0
         try:
-            while rest:
+            while done < len(data):
                 if self._limit and self._size >= self._limit:
                     self._leave_out()
-                room = self._limit - self._size if self._limit else len(rest)
-                written = os.write(self._file, rest[:room])
-                self._size += written
-                rest = rest[written:]
+                room = self._limit - self._size if self._limit else len(data)
+                done += self._put(data, done, min(done + room, len(data)), secrets)
         except OSError as error:
             self.error, self._next_try = error, time.monotonic() + _RETRY
         else:
             self.error = None
-        return bytes(rest)
+        return blanked(data, secrets)[done:] if done < len(data) else b""
+
+    def _put(self, data: bytes, start: int, end: int, secrets: Spans) -> int:
+        """Write a part of the data; returns how much was written."""
+        piece = memoryview(data)[start:end]
+        here = within(secrets, start, end) if secrets else ()
+        written = os.write(self._file, self._noted(piece, here) if here else piece)
+        self._size += written
+        return written
+
+    def _noted(self, piece: memoryview, secrets: Spans) -> bytes | memoryview:
+        """The piece as it can be stored, now that the places of its secrets are written down, or cannot be."""
+        try:
+            assert self._notes  # noqa: S101 - else they were overwritten
+            self._notes.add(secrets, self.length)
+        except OSError:
+            return blanked(bytes(piece), secrets)
+        return piece
 
     def _leave_out(self) -> None:
         """Replace the file by its head, the marker and its tail."""
-        head = self._gap.offset if self._gap else self._between_lines(self._limit // 8)
+        head = self._gap.offset or self._between_lines(self._limit // 8)
         tail = self._between_lines(self._size - self._limit // 4)
-        before = self._gap.omitted - self._gap.length if self._gap else 0
+        before = self._gap.omitted - self._gap.length
         marker = Gap(head, 0, tail - head + before).marker()
         temporary = f".{self._path.name}.new"  # not in the artifact: it is packed any time
         self._remove(temporary)

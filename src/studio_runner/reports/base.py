@@ -9,6 +9,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from studio_runner.errors import Reason, StudioRunnerError
 from studio_runner.messages.request import Config
+from studio_runner.process.hidden import Cover
 
 log = logging.getLogger(__name__)
 
@@ -64,16 +65,17 @@ class StageEntered:
 
 @dataclass(frozen=True)
 class Checkpointed:
-    """Mutable artifacts were uploaded while the script runs."""
+    """Mutable artifacts were uploaded while the script runs; `cover` is of their output."""
 
     subject: Subject
     at: float
+    cover: Cover | None = None
 
 
 @dataclass(frozen=True)
 class Ended:
     """The attempt is over. `final` is False when the experiment will be tried again; `started` is when it had its
-    directory (None: it never got so far)."""
+    directory, `cover` is of its output (None: it never got so far)."""
 
     subject: Subject
     at: float
@@ -85,6 +87,7 @@ class Ended:
     peak_memory: int
     cpu_seconds: float
     started: float | None = None
+    cover: Cover | None = None
 
 
 Event = Started | StageEntered | Checkpointed | Ended

@@ -9,6 +9,7 @@ from typing import Any, TypeGuard, assert_never
 
 from studio_runner.errors import Reason
 from studio_runner.messages.secrets import mask_urls
+from studio_runner.process.hidden import Cover
 from studio_runner.reports.base import Checkpointed, Ended, Event, Reserved, StageEntered, Started, Subject
 from studio_runner.reports.records import OWN, merge, without_credentials
 
@@ -28,7 +29,7 @@ def noted(changes: Changes, event: Event) -> Changes:
         case StageEntered():
             return _with(changes, {OWN: {"stage": event.stage}})
         case Checkpointed():
-            return _with(changes, {"time_last_checkpoint": event.at})
+            return _with(changes, {"time_last_checkpoint": event.at, OWN: _hidden(event.cover)})
         case Ended() if event.reason is Reason.LEASE_LOST:
             # everything else in the record is its successor's
             return {OWN: {_ATTEMPTS: [_end_of_attempt(event, changes)]}}
@@ -91,6 +92,8 @@ def stop_requested(document: Mapping[str, Any], subject: Subject) -> bool:
 
 def _started(event: Started) -> Changes:
     own = {**_whereabouts(event.subject), "stage": "prepare", "reason": None, "sentence": None}
+    if event.subject.number == 1:  # what is stored during later ones is for now of the one before
+        own |= _hidden(Cover(0, ()))
     reserved = {"reserved": _share(event.reserved)} if event.reserved else {}
     entry = {**_attempt(event.subject), "started": event.at, **reserved}
     return {
@@ -119,12 +122,17 @@ def _ended(event: Ended, changes: Changes) -> Changes:
         "signal": event.signal,
         "peak_memory": event.peak_memory,
         "cpu_seconds": event.cpu_seconds,
+        **_hidden(event.cover),
         _ATTEMPTS: [_end_of_attempt(event, changes)],
     }
     if not event.final:
         return {"status": "waiting", OWN: own}
     status = "stopped" if event.reason is Reason.STOPPED else "finished"
     return {"status": status, "time_finished": event.at, OWN: own}
+
+
+def _hidden(cover: Cover | None) -> dict[str, Any]:
+    return {} if cover is None else {"hidden": cover.document()}
 
 
 def _whereabouts(subject: Subject) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from urllib.parse import quote
 from studio_runner.messages.jsontext import too_deep
 from studio_runner.messages.secrets import HIDDEN, mask_urls
 from studio_runner.messages.units import CEILING
+from studio_runner.process.hidden import Cover
 from studio_runner.reports.documents import DirectoryDocuments, Documents
 
 log = logging.getLogger(__name__)
@@ -55,6 +56,11 @@ class Record:
     @property
     def reason(self) -> str | None:
         return self.own.get("reason")
+
+    @property
+    def cover(self) -> Cover:
+        """Where secrets are in its stored output."""
+        return Cover.of(self.own.get("hidden"))
 
     @property
     def over(self) -> bool:

@@ -15,13 +15,16 @@ from pathlib import Path
 from typing import Any
 
 from studio_runner.errors import BrokerError, ExperimentError, Reason, RejectedError, SupersededError
+from studio_runner.messages.credentials import secrets_of
+from studio_runner.messages.masking import Masker
 from studio_runner.messages.metadata import Document
 from studio_runner.messages.request import Request, short_key
 from studio_runner.messages.results import parse_results
 from studio_runner.messages.salvage import salvaged_config, salvaged_experiment
 from studio_runner.process.base import Exit
+from studio_runner.process.hidden import places_of
 from studio_runner.process.lines import EveryLine, LineScanner, Scanner
-from studio_runner.process.output import Output
+from studio_runner.process.output import Output, Veil
 from studio_runner.queues.base import Delivery
 from studio_runner.reports.base import Ended, StageEntered, Started, Subject
 from studio_runner.runner import watchers
@@ -149,7 +152,10 @@ class Attempt:
         await artifacts.begin(budget)
         document, subject = Document(), self._subject(_experiment(request), place)
         scanner = self._scanner(document, self._host.reports.listener(subject))
-        output = Output(place / OUTPUT / "output", settings.experiments.output_limit, scanner)
+        veil = Veil(
+            Masker(secrets_of(request)), notes=None if settings.experiments.mask_output else places_of(place)
+        )
+        output = Output(place / OUTPUT / "output", settings.experiments.output_limit, scanner, veil)
         self.trial = trial = Trial(
             host=self._host,
             delivery=self._delivery,
@@ -290,6 +296,7 @@ class Attempt:
                 peak_memory=end.peak_memory if end else 0,
                 cpu_seconds=end.cpu_seconds if end else 0.0,
                 started=self.trial.started_at if self.trial else None,
+                cover=self.trial.output.cover if self.trial else None,
             )
         )
 

@@ -38,4 +38,4 @@ async def _every(trial: Trial, period: float, labels: list[str]) -> None:
             log.warning("checkpoint failed: %s", error)
             trial.output.note(f"checkpoint failed: {error}")
         else:
-            await trial.host.reports.report(Checkpointed(trial.subject, time.time()))
+            await trial.host.reports.report(Checkpointed(trial.subject, time.time(), trial.output.cover))

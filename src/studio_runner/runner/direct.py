@@ -10,6 +10,7 @@ from studio_runner.config.settings import Settings
 from studio_runner.errors import Reason
 from studio_runner.machine.need import NO_NEED, Need
 from studio_runner.process.follow import follow
+from studio_runner.process.hidden import opened_places
 from studio_runner.queues.base import Ticket
 from studio_runner.reports.base import Ended, Event, Started
 from studio_runner.runner.attempt import Attempt
@@ -57,16 +58,16 @@ class Listener:
 
     async def report(self, event: Event) -> None:
         if isinstance(event, Started) and event.subject.directory:
-            path = event.subject.directory / "output" / "output"
-            self.following = asyncio.create_task(self._follow(path), name="follow output")
+            self.following = asyncio.create_task(self._follow(event.subject.directory), name="follow output")
         elif isinstance(event, Ended):
             self.over.set()
             if self.following:
                 await self.following
 
-    async def _follow(self, path: Path) -> None:
-        async for piece in follow(path, done=self.over.is_set):
-            self.on_output(piece)
+    async def _follow(self, directory: Path) -> None:
+        with opened_places(directory) as hidden:
+            async for piece in follow(directory / "output" / "output", done=self.over.is_set, hidden=hidden):
+                self.on_output(piece)
 
 
 async def execute(settings: Settings, body: bytes, *, on_output: Callable[[bytes], None] | None = None) -> Outcome:

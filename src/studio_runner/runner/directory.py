@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from studio_runner.errors import StorageUnavailableError
+from studio_runner.process.hidden import FOLDER, places_of
 
 log = logging.getLogger(__name__)
 
@@ -70,7 +71,7 @@ class Premises:
 
     def remove(self, path: Path) -> None:
         """Delete the directory and all that is in it."""
-        remove(path)
+        remove_attempt(path)
         self._occupied.discard(path.name)
         if not self._occupied:
             os.ftruncate(self._descriptor, 0)
@@ -87,7 +88,7 @@ def _tag(runner: str, path: Path) -> str:
 @contextlib.contextmanager
 def occupied(working_dir: Path, runner: str) -> Iterator[Premises]:
     """Be alive in this working directory until the context ends."""
-    for name in ("experiments", "runners"):
+    for name in ("experiments", "runners", FOLDER):
         (working_dir / name).mkdir(parents=True, exist_ok=True, mode=0o700)
     path = working_dir / "runners" / runner
     descriptor = os.open(path, os.O_CREAT | os.O_RDWR | os.O_APPEND | os.O_CLOEXEC, 0o600)
@@ -108,6 +109,19 @@ def leftovers(working_dir: Path) -> list[Leftover]:
         if owner not in alive and (owner != NOBODY or _age(path) > UNOWNED_GRACE):
             found.append(Leftover(path, _tag(owner, path)))
     return found
+
+
+def remove_attempt(path: Path) -> None:
+    """Delete the directory of an attempt, and what is noted of its output."""
+    remove(path)
+    places_of(path).unlink(missing_ok=True)
+
+
+def clear_notes(working_dir: Path) -> None:
+    """Remove what is noted of the output of attempts that are gone."""
+    for path in (working_dir / FOLDER).iterdir():
+        if not (working_dir / "experiments" / path.name).exists():
+            path.unlink(missing_ok=True)
 
 
 def clear_dead_runners(working_dir: Path) -> None:

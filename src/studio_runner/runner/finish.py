@@ -121,6 +121,10 @@ def _worse(outcome: Outcome, trouble: Outcome) -> Outcome:
 
 def _document(trial: Trial, outcome: Outcome) -> dict[str, Any]:
     attempted = Attempted(
-        host=trial.subject.host, number=trial.subject.number, started=trial.started_at, finished=time.time()
+        host=trial.subject.host,
+        number=trial.subject.number,
+        started=trial.started_at,
+        finished=time.time(),
+        hidden=trial.output.cover.document() if trial.output.hidden else None,
     )
     return results_document(trial.request.key, outcome, attempted, trial.artifacts.names())

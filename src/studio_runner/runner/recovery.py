@@ -10,7 +10,7 @@ from studio_runner.environments.images.provider import FOLDER as IMAGES
 from studio_runner.process.cgroups.clearing import clear_leftovers
 from studio_runner.process.cgroups.hierarchy import Found
 from studio_runner.process.sweep import sweep, sweep_helpers
-from studio_runner.runner.directory import clear_dead_runners, leftovers, remove
+from studio_runner.runner.directory import clear_dead_runners, clear_notes, leftovers, remove_attempt
 
 log = logging.getLogger(__name__)
 
@@ -33,5 +33,6 @@ def _recover(working_dir: Path, images: Path, groups: Found) -> None:
     if orphans := sweep_helpers(MOUNTERS, images.resolve()):
         log.warning("%d programs that mounted images for containers of dead attempts were killed", orphans)
     for leftover in found:
-        remove(leftover.path)
+        remove_attempt(leftover.path)
+    clear_notes(working_dir)
     clear_dead_runners(working_dir)

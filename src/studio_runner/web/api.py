@@ -12,8 +12,10 @@ from starlette.responses import HTMLResponse, Response, StreamingResponse
 from studio_runner.client.artifact_files import stored, stored_output
 from studio_runner.client.opening import HereOpener
 from studio_runner.client.stop import Stopped, stop
+from studio_runner.client.tail import View
 from studio_runner.client.view import Details
 from studio_runner.errors import InvalidMessageError, NotFoundError
+from studio_runner.messages.masking import Masker
 from studio_runner.messages.secrets import without_secrets
 from studio_runner.reports.prometheus import CONTENT_TYPE, Metrics
 from studio_runner.reports.records import Record
@@ -81,16 +83,18 @@ class Api:
         tail = _number(request, "tail", None, LARGEST_TAIL)
         attempt = self._overview.attempt(key)
         if attempt and attempt.trial:
-            directory = attempt.trial.directory / output.OUTPUT
+            directory, written = attempt.trial.directory / output.OUTPUT, attempt.trial.output
+            view = View(Masker(), hidden=lambda: written.hidden)
             with suppress(NotFoundError):  # its directory goes just before the attempt is over
                 if _wants(request, "follow"):
-                    return output.live(directory, lambda: self._overview.is_over(attempt), tail)
-                return output.whole(output.open_output(directory), tail)
+                    return output.live(directory, lambda: self._overview.is_over(attempt), tail, view)
+                return output.whole(output.open_output(directory), tail, view)
         record = await self._overview.record(key)
         async with stored_output(record, HereOpener()) as path:
             if path is None:
                 raise NotFoundError(f"Experiment {key} has no output yet")
-            return output.whole(output.open_output(path.parent), tail)
+            view = View(Masker()).of_stored(await self._overview.record(key))
+            return output.whole(output.open_output(path.parent), tail, view)
 
     async def events(self, request: Request) -> Response:
         stream = self._events.stream(request.headers.get("last-event-id"))

@@ -2,20 +2,22 @@
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
 from starlette.responses import StreamingResponse
 
+from studio_runner.client.tail import View
 from studio_runner.errors import NotFoundError
+from studio_runner.messages.masking import Masker
 from studio_runner.process.follow import follow
 from studio_runner.process.regular import open_regular
+from studio_runner.process.shown import length_shown, shown
 
 OUTPUT = "output"
 """The label of the artifact, and the name of the file in it."""
 TEXT = "text/plain; charset=utf-8"
-_PIECE = 1 << 18
 
 
 def open_output(directory: Path) -> BinaryIO:
@@ -30,32 +32,36 @@ def open_output(directory: Path) -> BinaryIO:
     return os.fdopen(descriptor, "rb")
 
 
-def start_of(file: BinaryIO, tail: int | None) -> int:
-    """Where the last `tail` bytes begin (None: all)."""
-    return 0 if tail is None else max(0, os.fstat(file.fileno()).st_size - tail)
-
-
-def whole(file: BinaryIO, tail: int | None) -> StreamingResponse:
+def whole(file: BinaryIO, tail: int | None, view: View) -> StreamingResponse:
     """What is in the file now, or its last `tail` bytes; closes the file."""
-    start = start_of(file, tail)
-    length = os.fstat(file.fileno()).st_size - start
-    return StreamingResponse(_pieces(file, start, length), headers={"Content-Length": str(length), **_type()})
+    end = length_shown(file, view.until)
+    start = 0 if tail is None else max(0, end - tail)
+    headers = {"Content-Length": str(end - start), **_type()}
+    return StreamingResponse(_pieces(file, shown(file, start, end, view.masker, view.hidden)), headers=headers)
 
 
-def live(directory: Path, over: Callable[[], bool], tail: int | None) -> StreamingResponse:
+def live(directory: Path, over: Callable[[], bool], tail: int | None, view: View) -> StreamingResponse:
     """The file and what is added to it until `over()`."""
     with open_output(directory) as file:
-        start = start_of(file, tail)
-    return StreamingResponse(follow(directory / OUTPUT, over, start), headers=_type())
+        start = 0 if tail is None else max(0, os.fstat(file.fileno()).st_size - tail)
+    pieces = follow(directory / OUTPUT, over, start, view.hidden)
+    return StreamingResponse(_veiled(pieces, view.masker), headers=_type())
 
 
 def _type() -> dict[str, str]:
     return {"Content-Type": TEXT}
 
 
-async def _pieces(file: BinaryIO, start: int, length: int) -> AsyncIterator[bytes]:
+async def _pieces(file: BinaryIO, pieces: Iterator[bytes]) -> AsyncIterator[bytes]:
     with file:
-        file.seek(start)
-        while length > 0 and (piece := await asyncio.to_thread(file.read, min(_PIECE, length))):
-            length -= len(piece)
+        while (piece := await asyncio.to_thread(next, pieces, None)) is not None:
             yield piece
+
+
+async def _veiled(pieces: AsyncIterator[bytes], masker: Masker) -> AsyncIterator[bytes]:
+    stream = masker.stream()
+    async for piece in pieces:
+        if passed := stream.feed(piece):
+            yield passed
+    if rest := stream.finish():
+        yield rest

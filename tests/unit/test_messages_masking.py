@@ -1,0 +1,260 @@
+"""Masking: no form of a secret is seen, however it comes; harmless text stays as it is."""
+
+import base64
+import json
+from itertools import pairwise
+from urllib.parse import quote, quote_plus
+
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from studio_runner.messages.credentials import is_telling, secrets_of
+from studio_runner.messages.masking import SHOWN, Masker, Secrets, Stream
+from studio_runner.messages.request import parse_request
+
+SECRET = "canary/Not+a=Real&Secret"
+PEM = (
+    "-----BEGIN PRIVATE KEY-----\n"
+    + "Canary0NotAKeyAtAll/" * 3
+    + "\n"
+    + "CanaryLine2NotAKey+/" * 3
+    + "\n-----END PRIVATE KEY-----\n"
+)
+
+secrets = st.text(st.characters(exclude_categories=("Cs",)), min_size=6, max_size=80).filter(is_telling)
+FORMS = {
+    "as it is": str.encode,
+    "base64": lambda secret: base64.b64encode(secret.encode()),
+    "base64 for addresses": lambda secret: base64.urlsafe_b64encode(secret.encode()),
+    "percent": lambda secret: quote(secret, safe="").encode(),
+    "percent, lower case": lambda secret: _lower(quote(secret, safe="")).encode(),
+    "path": lambda secret: quote(secret).encode(),
+    "form": lambda secret: quote_plus(secret).encode(),
+    "JSON": lambda secret: json.dumps(secret)[1:-1].encode(),
+    "JSON of UTF-8": lambda secret: json.dumps(secret, ensure_ascii=False)[1:-1].encode(),
+    "JSON of PHP": lambda secret: json.dumps(secret)[1:-1].replace("/", "\\/").encode(),
+    "repr": lambda secret: repr(secret)[1:-1].encode(),
+    "hex": lambda secret: secret.encode().hex().encode(),
+}
+
+
+def _lower(text: str) -> str:
+    first, *others = text.split("%")
+    return "%".join((first, *(other[:2].lower() + other[2:] for other in others)))
+
+
+def in_pieces(stream: Stream, data: bytes, cuts: list[int]) -> bytes:
+    edges = [0, *sorted({cut % (len(data) + 1) for cut in cuts}), len(data)]
+    pieces = [stream.feed(data[start:end]) for start, end in pairwise(edges)]
+    return b"".join(pieces) + stream.finish()
+
+
+@given(secrets, st.sampled_from(sorted(FORMS)), st.text(max_size=30), st.text(max_size=30))
+def test_no_form_of_a_secret_is_seen(secret: str, kind: str, before: str, after: str) -> None:
+    form, before_bytes = FORMS[kind](secret), before.encode(errors="replace")
+    data = before_bytes + form + after.encode(errors="replace")
+
+    masked = Masker([secret]).blank(data)
+
+    assert len(masked) == len(data)
+    shown = masked[len(before_bytes) : len(before_bytes) + len(form)].rstrip(b"=")
+    left = shown.strip(b"*")
+    assert len(left) <= (2 if kind.startswith("base64") else 0)  # bits that neighbours share
+
+
+@given(secrets, st.sampled_from(sorted(FORMS)), st.lists(st.integers(0, 300)))
+def test_a_secret_in_pieces_is_hidden_but_for_its_first_characters(secret: str, kind: str, cuts: list[int]) -> None:
+    form = FORMS[kind](secret)
+    data = b"one " + form + b" two"
+
+    masked = in_pieces(Masker([secret]).stream(), data, cuts)
+
+    assert len(masked) == len(data)
+    shown = masked[4 : 4 + len(form)].rstrip(b"=")
+    assert not shown[SHOWN:].replace(b"*", b"")[2 if kind.startswith("base64") else 0 :]
+    assert masked[-3:] == b"two"
+
+
+@given(st.lists(secrets, max_size=3), st.binary(max_size=200), st.lists(st.integers(0, 300)))
+def test_a_stream_hides_no_more_than_a_look_at_the_whole(known: list[str], noise: bytes, cuts: list[int]) -> None:
+    data = noise + b" ".join(secret.encode() for secret in known) + noise
+    masker = Masker(known)
+
+    whole, streamed = masker.blank(data), in_pieces(masker.stream(), data, cuts)
+
+    assert len(streamed) == len(data)
+    for index, (one, other) in enumerate(zip(whole, streamed, strict=True)):
+        assert one == other or other == data[index]
+
+
+@given(secrets, st.binary(max_size=300), st.lists(st.integers(0, 300)))
+def test_what_holds_no_secret_comes_back_as_it_was(secret: str, data: bytes, cuts: list[int]) -> None:
+    masker = Masker([secret])
+    assume(not masker.spans(data))
+    assert masker.blank(data) == data
+    assert in_pieces(masker.stream(), data, cuts) == data
+
+
+@pytest.mark.parametrize("alignment", range(3))
+def test_base64_of_something_around_a_secret_hides_it(alignment: int) -> None:
+    encoded = base64.b64encode(b"x" * alignment + SECRET.encode() + b":rest of it")
+    masked = Masker([SECRET]).blank(encoded)
+    assert masked.count(b"*") >= len(SECRET) * 4 // 3 - 2
+
+
+@pytest.mark.parametrize("size", [1, 2, 5])
+def test_a_key_is_hidden_line_by_line_and_as_one(size: int) -> None:
+    stream = Masker([PEM]).stream()
+    data = b"here: " + PEM.encode() + b"and on\n"
+    masked = b"".join(stream.feed(data[at : at + size]) for at in range(0, len(data), size)) + stream.finish()
+    assert b"Canary" not in masked
+    assert masked.endswith(b"and on\n")
+    line = PEM.splitlines()[2]
+    assert Masker([PEM]).text(f"just {line}.") == "just ***."
+
+
+def test_a_long_secret_is_hidden_to_its_end() -> None:
+    secret = "".join(f"canary{number}" for number in range(1000))
+    masked = Masker([secret]).blank(f"<{secret}>".encode())
+    assert masked == b"<" + b"*" * len(secret) + b">"
+
+
+def test_overlapping_secrets_are_hidden_both() -> None:
+    assert Masker(["canary-one", "one-canary-two"]).text("a canary-one-canary-two b") == "a *** b"
+
+
+def test_the_beginning_of_a_long_secret_is_hidden_as_well() -> None:
+    secret = "canary-abcdefghijklmnopqrstuvwxyz"
+    assert Masker([secret]).text(f"{secret[:20]} was cut") == "*** was cut"
+
+
+TOKENS = [
+    ("AKIA", "IOSFODNN7CANARY1"),
+    ("ghp_", "CanaryNotAToken000000000000000000000"),
+    ("github_pat_", "11CANARY0_NotATokenAtAllButLongEnough00"),
+    ("glpat-", "canary-not-a-token0"),
+    ("xoxb-", "0000000000-canary"),
+    ("hf_", "CanaryCanaryCanaryCanaryCanaryCana"),
+    ("sk-", "proj-canary0canary0canary0canary0"),
+    ("eyJ", "hbGciOiJub25lIn0.eyJzdWIiOiJjYW5hcnkifQ.Y2FuYXJ5"),
+]
+
+
+@pytest.mark.parametrize(("head", "rest"), TOKENS)
+def test_tokens_are_known_by_their_looks(head: str, rest: str) -> None:
+    assert Masker().text(f"with {head}{rest} and on") == f"with {head}*** and on"
+    stream = Masker().stream()
+    text = f"with {head}{rest} and on"
+    masked = b"".join(stream.feed(bytes([byte])) for byte in text.encode()) + stream.finish()
+    assert masked.decode() == f"with {head}{'*' * len(rest)} and on"
+
+
+@pytest.mark.parametrize(
+    ("text", "masked"),
+    [
+        ("postgres://me:canary@db.example/x", "postgres://***@db.example/x"),
+        (r'{"u": "https:\/\/me:canary@db.example"}', r'{"u": "https:\/\/***@db.example"}'),
+        ("get http://h.example/o?X-Amz-Date=1&X-Amz-Signature=c4a4r1", "get http://h.example/o?***"),
+        ("Authorization: Basic Y2FuYXJ5OmNhbmFyeQ==", "Authorization: Basic ***"),
+        ("{'Authorization': 'Bearer canary-canary-1'}", "{'Authorization': 'Bearer ***'}"),
+        ("https://hooks.slack.com/services/T00CANARY/B00/canarycanary", "https://hooks.slack.com/services/***"),
+        (PEM, "-----BEGIN ***\n"),
+    ],
+)
+def test_addresses_headers_and_keys_lose_what_is_secret(text: str, masked: str) -> None:
+    assert Masker().text(text) == masked
+
+
+HARMLESS = """
+epoch 12 of 100: loss 0.123456 accuracy 98.7 % lr 1e-4
+see https://example.org/path@v2?page=2 or ssh://git@github.example/x.git or me@example.org
+docker://example.org/image@sha256:0123456789abcdef Basic authentication is off. Bearer of news
+task-12345678901234567890 desk-abcdefghijklmnopqrstuvwxyz sk-learn eyJ true false None anonymous
+-----BEGIN CERTIFICATE-----\nMIIBCanary
+"""
+
+
+def test_harmless_text_stays_as_it_is() -> None:
+    data = HARMLESS.encode()
+    assert Masker(["canary-not-here"]).blank(data) == data
+    assert in_pieces(Masker().stream(), data, list(range(len(data)))) == data
+
+
+def test_nothing_is_held_back_that_is_no_beginning_of_a_secret() -> None:
+    stream = Masker([SECRET]).stream()
+    for line in (b"Password: ", b"12 %\r", b"can", b" . "):
+        assert stream.feed(line) == line
+    assert stream.feed(SECRET[:10].encode()) == b""
+    assert stream.feed(b"!") == SECRET[:10].encode() + b"!"
+
+
+def test_values_lose_secrets_in_names_and_leaves() -> None:
+    masker = Masker(["canary-1", "1234567890123"])
+    value = {"canary-1": ["x canary-1", 1234567890123, 5, None, True], "password": "shown never", "max_tokens": 7}
+    assert masker.value(value) == {"***": ["x ***", "***", 5, None, True], "password": "***", "max_tokens": 7}
+
+
+def test_a_masked_line_of_json_stays_one() -> None:
+    secret = 'canary "quoted" \\ back'
+    line = json.dumps({"a": secret, "b": f"https://me:canary@x.example/{secret}"}).encode()
+    assert json.loads(Masker([secret]).blank(line)).keys() == {"a", "b"}
+
+
+def test_secrets_are_known_as_long_as_somebody_knows_them() -> None:
+    known = Secrets()
+    with known.known(["canary-1"]):
+        with known.known(["canary-1", "canary-2"]):
+            assert known.masker.text("canary-1 canary-2") == "*** ***"
+        assert known.masker.text("canary-1 canary-2") == "*** canary-2"
+    assert known.masker.text("canary-1") == "canary-1"
+
+
+def test_the_secrets_of_a_message() -> None:
+    message = {
+        "experiment": {
+            "key": "k",
+            "filename": "a.py",
+            "args": ["--api-key=canary-arg1", "--token", "'canary arg2'", "--steps", "1000000"],
+            "pythonenv": ["--extra-index-url https://me:canary-index@pip.example/simple"],
+            "artifacts": {
+                "workspace": {
+                    "qualified": "http://h.example/w.tar?X-Amz-Signature=canary-sig&X-Amz-Date=20200101T000000Z",
+                    "credentials": {
+                        "aws": {"access_key": "canary-id", "secret_access_key": "canary-key", "region": "us-west-2"}
+                    },
+                },
+                "tokenizer": {"qualified": "s3://h.example/b/t.tar", "credentials": {"jwt": "canary-jwt"}},
+                "data": {"qualified": "gs://b/t", "credentials": {"plain": {"user": "someone", "password": "canary%20p"}}},
+            },
+        },
+        "config": {
+            "env": {
+                "DB_PASSWORD": "canary-env",
+                "SHORT_TOKEN": "abc",
+                "API_TOKEN": "anonymous",
+                "PIN_SECRET": 123456,
+                "GOOGLE_APPLICATION_CREDENTIALS": "/keys/google.json",
+                "SERVICE_CREDENTIAL": json.dumps({"private_key": PEM, "type": "service_account"}),
+                "DATABASE_URL": "postgres://me:canary%2Fdb@h.example/x",
+                "HOME_TOKEN": "%HOME%",
+                "SSH_KEY": "~/.ssh/canary_rsa.pem",
+                "FERNET_KEY": "canary-fernet",
+            },
+            "cloud": {"queue": {"rmq": "amqp://me:canary-rmq@h.example/%2f"}, "aws": {"secret_key": "canary-cloud"}},
+            "server": {"authorization": "canary-server"},
+            "database": {"type": "s3", "credentials": {"aws": {"session_token": "canary-session"}}},
+            "optimizer": {"eos_token": "<|endoftext|>", "max_tokens": 4096},
+        },
+    }  # fmt: skip
+    found = secrets_of(parse_request(json.dumps(message).encode()))
+    assert found == {
+        *("canary-arg1", "canary arg2", "canary-index", "canary-sig", "canary-id", "canary-key"),
+        *("canary-jwt", "canary%20p", "canary-env", PEM.strip(), "canary%2Fdb", "canary/db", "canary-rmq"),
+        *("canary-cloud", "canary-server", "canary-session", "canary-fernet"),
+        message["config"]["env"]["SERVICE_CREDENTIAL"],  # type: ignore[index]
+    }
+
+
+def test_a_message_may_have_no_secrets():
+    assert secrets_of(parse_request(b'{"experiment": {"key": "k"}}')) == frozenset()
