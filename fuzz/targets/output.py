@@ -10,9 +10,11 @@ from pathlib import Path
 
 from fuzz.picks import Picks
 from fuzz.target import noise
+from studio_runner.messages.masking import SHOWN, Masker
 from studio_runner.process import follow as following
+from studio_runner.process.hidden import Hidden, Places, nothing_hidden
 from studio_runner.process.lines import EveryLine, LineScanner, Scanner
-from studio_runner.process.output import Output, find_gap
+from studio_runner.process.output import Output, Veil, find_gap
 
 MAX_LEN = 4096
 WORDS = (
@@ -26,6 +28,7 @@ WORDS = (
     b"999",
 )
 LIMIT = 4096
+SECRET = b"canary-not-a-secret-0123456789"
 _MARKER = b"left out here"
 _MEMORY = Path("/dev/shm")
 _loop = asyncio.new_event_loop()
@@ -35,12 +38,12 @@ def seeds() -> Iterable[bytes]:
     yield b'\x00\x05{"a":1}\nplain\n [1]\nx{\n\t{}'
     yield b"\x01\n[studio-runner] 10 bytes left out here, after the first 0\nrest"
     yield from (b"\x02" + piece for piece in noise(20))
-    yield from (b"\x03" + piece for piece in noise(20))
+    yield from (bytes([kind]) + piece for kind in (3, 4) for piece in noise(20))
 
 
 def check(data: bytes) -> None:
     picks = Picks(data)
-    (_lines, _content, _written, _meddled)[picks.below(4)](picks)
+    (_lines, _content, _written, _meddled, _veiled)[picks.below(5)](picks)
 
 
 def _lines(picks: Picks) -> None:
@@ -106,10 +109,33 @@ def _written(picks: Picks) -> None:
             assert stored[gap.offset + gap.length :] == whole[gap.offset + gap.omitted :]
 
 
+def _veiled(picks: Picks) -> None:
+    """A secret in the output: stored with its place written down, or not at all; nobody who follows sees more of it
+    than its first bytes."""
+    stored = picks.flag()
+    with _Place() as path:
+        notes = path.parent.parent / "notes"
+        veil = Veil(Masker([SECRET.decode()]), notes if stored else None)
+        with Output(path, LIMIT, EveryLine(_check_hidden), veil) as output:
+            while picks:
+                piece = picks.one((SECRET, SECRET[:9], SECRET[9:], b"line\n", b"x" * 700, picks.some(30)))
+                output.write(piece * (1 + picks.below(3)))
+                _check_hidden(output.since(0, 2 * LIMIT))
+        places = Places(notes)
+        _check_hidden(_followed(path, picks.below(50), places))
+        places.close()
+        if not stored:
+            _check_hidden(path.read_bytes())
+
+
+def _check_hidden(shown: bytes) -> None:
+    assert SECRET[SHOWN:] not in shown
+
+
 def _meddled(picks: Picks) -> None:
     """The script changes the file that its output goes to, under a reader's eyes."""
     with _Place() as path, Output(path, LIMIT, EveryLine(lambda _: None)) as output:
-        reader = following._Reader(path, picks.below(100))
+        reader = following._Reader(path, picks.below(100), nothing_hidden)
         for _ in range(min(12, 1 + picks.below(16))):
             _meddle(path, picks)
             output.write(picks.one((b"line\n", b"x", picks.some(80))) * (1 + picks.below(2000)))
@@ -140,9 +166,9 @@ def _meddle(path: Path, picks: Picks) -> None:
                 file.write(picks.some(100))
 
 
-def _followed(path: Path, start: int) -> bytes:
+def _followed(path: Path, start: int, hidden: Hidden = nothing_hidden) -> bytes:
     async def read() -> bytes:
-        return b"".join([piece async for piece in following.follow(path, lambda: True, start)])
+        return b"".join([piece async for piece in following.follow(path, lambda: True, start, hidden)])
 
     return _loop.run_until_complete(read())
 
