@@ -59,7 +59,7 @@ class Patcher:
         """All of a patch, or nothing: PatchRefusedError. Returns the bytes that it copied, at most `room`."""
         if len(patch) > MOST_OPERATIONS:
             raise PatchRefusedError(f"a patch of more than {MOST_OPERATIONS} operations")
-        self._room, self._copied, self._undo = room, 0, []
+        self._room, self._copied = room, 0
         try:
             for operation in patch:
                 self._operate(operation)
@@ -67,6 +67,8 @@ class Patcher:
             for undo in reversed(self._undo):
                 undo()
             raise
+        finally:
+            self._undo.clear()
         return self._copied
 
     def _operate(self, operation: Any) -> None:
