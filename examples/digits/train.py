@@ -9,7 +9,7 @@ import json
 import time
 from pathlib import Path
 
-import joblib
+import joblib  # noqa: TID251 - it writes, and reads nothing
 import matplotlib as mpl
 import numpy as np
 from sklearn.datasets import load_digits

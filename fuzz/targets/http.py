@@ -11,6 +11,8 @@ from starlette.types import Message
 
 from fuzz.picks import Picks
 from fuzz.target import noise
+from studio_runner.client.opening import HereOpener
+from studio_runner.config.reach import Reach
 from studio_runner.errors import NotFoundError
 from studio_runner.machine.inventory import Capacity
 from studio_runner.reports.prometheus import CacheFigures, Metrics, Standing
@@ -85,7 +87,7 @@ class _Overview:
 _overview, _events = _Overview(), Events()
 _events.close()
 _app = application(
-    Api(cast("Overview", _overview), _events, Metrics()),
+    Api(cast("Overview", _overview), _events, Metrics(), HereOpener(Reach(()))),
     Access(frozenset({"localhost"}), private=False, token=TOKEN),
 )
 

@@ -35,7 +35,7 @@ from studio_runner.messages.artifact import AwsCredentials, Credentials, JwtCred
 from studio_runner.storage.access import Access
 from studio_runner.storage.base import CHUNK, ObjectInfo, Precondition, Store, remote
 from studio_runner.storage.objects.bucket import Bucket
-from studio_runner.storage.objects.client import Client
+from studio_runner.storage.objects.client import Call, Client
 from studio_runner.storage.objects.google import OwnToken
 from studio_runner.storage.objects.signing import Unsigned
 from studio_runner.storage.registry import Stores
@@ -688,3 +688,12 @@ async def test_google_credentials_that_are_none(tmp_path: Path):
         path.write_text(text)
         with pytest.raises(ConfigError, match="account\\.json"):
             await OwnToken(client, {"GOOGLE_APPLICATION_CREDENTIALS": str(path)}).headers(request, bucket, 0.0)
+
+
+@pytest.mark.parametrize("token", ["x\r\nX-Injected: 1", "\u0000"])
+async def test_a_line_break_in_credentials_is_the_senders_mistake(s3: SeaweedS3, token: str):
+    client = Client(StorageSettings(patience=1.0))
+    with pytest.raises(ArtifactInvalidError, match="cannot be asked"):
+        async with client.send(Call("GET", f"{s3.url}/k", {"authorization": f"Bearer {token}"})):
+            pass
+    await client.close()

@@ -3,10 +3,13 @@
 import asyncio
 import json
 import shutil
+import struct
 import time
 from contextlib import asynccontextmanager, suppress
 
+import aiormq
 import pytest
+from pamqp.commands import Basic
 
 from servers.process import free_ports
 from servers.rabbitmq import RabbitMQ
@@ -379,3 +382,57 @@ async def test_a_stream_of_messages_is_delivered_once_each_to_three_runners(rabb
                 with suppress(BrokerError):
                     await broker.__aexit__(None, None, None)
     assert sorted(seen) == sorted(b"%d" % number for number in range(200))
+
+
+# -- hostile senders ----------------------------------------------------------------------------------------------
+
+
+class Raw(Basic.Properties):
+    """Properties as nobody's library writes them."""
+
+    raw = b""
+
+    def marshal(self) -> bytes:
+        return self.raw
+
+
+def nested(depth) -> bytes:
+    """A table in a table in a table."""
+    table = struct.pack(">I", 0)
+    for _ in range(depth):
+        body = b"\x01aF" + table
+        table = struct.pack(">I", len(body)) + body
+    return table
+
+
+HEADERS, CONTENT_TYPE, TIMESTAMP = (struct.pack(">H", 1 << bit) for bit in (13, 15, 6))
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        HEADERS + nested(40),
+        HEADERS + nested(2000),
+        HEADERS + struct.pack(">I", 11) + b"\x01aT" + struct.pack(">Q", 2**63 - 1),
+        TIMESTAMP + struct.pack(">Q", 2**63 - 1),
+        CONTENT_TYPE + b"\x02\xff\xfe",
+    ],
+    ids=["deep", "bottomless", "header after all time", "sent after all time", "no text"],
+)
+async def test_headers_that_nobody_can_read_count_as_none(rabbitmq, vhost, raw):
+    """They broke the connection of every queue, for ever: the broker delivered the message again and again."""
+    await fill(rabbitmq, vhost, ["rmq_x"], 0)
+    connection = await aiormq.connect(rabbitmq.url(vhost))
+    channel = await connection.channel()
+    hostile = Raw()
+    hostile.raw = raw
+    await channel.basic_publish(b"hostile", routing_key="rmq_x", properties=hostile)
+    await connection.close()
+    async with RabbitBroker(options(rabbitmq, vhost)) as broker:
+        await broker.publish("rmq_x", b"harmless")
+        async with consuming(broker, ["rmq_x"], Gate()) as next_one:
+            first, second = await next_one(), await next_one()
+            assert (first.body, second.body) == (b"hostile", b"harmless")
+            await first.dead_letter("it is hostile")
+            await second.ack()
+        assert [letter.body for letter in await broker.dead_letters("rmq_x")] == [b"hostile"]

@@ -382,3 +382,25 @@ def test_the_json_log_is_one_object_per_line(record):
     assert line.count("\n") == 1
     assert document["message"] == "line\nbreak"
     assert (document["experiment"], document["attempt"], document["action"]) == ("1530054412_x", 2, "start")
+
+
+HOSTILE = "a\nb\x1b[2J\x9b2J\u202e\x7f\r"
+
+
+def test_what_others_wrote_makes_no_line_of_the_log_and_no_order_to_the_terminal(record):
+    line = record(TextFormatter(), "left: %s", HOSTILE, extra={"queue": HOSTILE})
+
+    assert line.endswith(
+        r"left: a\nb\u001b[2J\u009b2J\u202e\u007f\r [queue=a\nb\u001b[2J\u009b2J\u202e\u007f\r]" + "\n"
+    )
+    assert line.count("\n") == 1
+
+
+def test_json_is_the_same_and_harmless(record, capsys):
+    line = record(JsonFormatter(), "%s", HOSTILE)
+    output.print_json({"name": HOSTILE})
+    printed = capsys.readouterr().out
+
+    assert json.loads(line)["message"] == json.loads(printed)["name"] == HOSTILE
+    assert line.strip().isprintable()
+    assert all(map(str.isprintable, printed.splitlines()))

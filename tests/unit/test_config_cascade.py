@@ -8,6 +8,7 @@ import pytest
 
 from studio_runner.config import cascade
 from studio_runner.config.options import NOT_HERE, OPTIONS
+from studio_runner.config.reach import reach_of
 from studio_runner.config.settings import Settings
 from studio_runner.errors import ConfigError
 
@@ -266,3 +267,18 @@ def test_slots_are_written_as_a_table_or_in_one_line(environ, tmp_path, text):
 def test_slots_that_mean_nothing_are_refused(environ, text):
     with pytest.raises(ConfigError, match="names of cards with their slots, such as"):
         cascade.load({**environ, "STUDIO_RUNNER_GPU_SLOTS": text})
+
+
+@pytest.mark.parametrize(
+    ("variables", "allowed", "refused"),
+    [
+        ({}, ["/etc", "{store}"], []),
+        ({"STUDIO_RUNNER_STORAGE_DIRECTORIES": "/srv/data"}, ["/srv/data/x", "{store}"], ["/srv", "/etc"]),
+        ({"STUDIO_RUNNER_REQUIRE_CONTAINER": "true"}, ["{store}"], ["/etc", "{home}"]),
+    ],
+)
+def test_where_messages_may_name_files(environ, variables, allowed, refused):
+    settings = cascade.load({**environ, **variables}).settings
+    reach, places = reach_of(settings), {"store": settings.places.store, "home": settings.places.home}
+    assert [path for path in allowed if not reach.allows(path.format(**places))] == []
+    assert [path for path in refused if reach.allows(path.format(**places))] == []

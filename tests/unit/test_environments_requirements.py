@@ -240,10 +240,6 @@ def test_an_index_of_no_possible_host_is_refused():
         read("-i http://[")
 
 
-def test_a_line_of_many_blanks_is_read_at_once():
-    assert read("a" + " " * 300_000 + "b").lines
-
-
 @pytest.mark.parametrize(
     "lines",
     [
@@ -257,3 +253,18 @@ def test_no_note_says_what_a_variable_holds(lines):
     found = read(*lines, variables={"TOKEN": "s3cr3t"})
     assert found.notes
     assert "s3cr3t" not in "".join(found.notes)
+
+
+def test_a_few_letters_do_not_stand_for_gigabytes():
+    with pytest.raises(EnvironmentFailedError, match="too long"):
+        read_requirements(["${A}" * 4000], {"A": "x" * 100_000}, PYTHON_3)
+
+
+def test_a_line_goes_on_for_as_long_as_it_says():
+    assert read_requirements(["six\\", "==1.16\\", ".0", "a\\"], {}, PYTHON_3).lines == ("six==1.16.0", "a")
+
+
+@pytest.mark.parametrize("line", [" " * 300_000 + "x", "a" + " " * 300_000 + "b", "a" + "\t" * 300_000 + "@"])
+def test_a_hostile_line_takes_no_longer_than_any_other(line):
+    """Blanks alone kept the runner busy for minutes."""
+    read_requirements([line], {}, Target((3, 11)))

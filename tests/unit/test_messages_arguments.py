@@ -4,6 +4,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from studio_runner.errors import InvalidMessageError
 from studio_runner.messages.arguments import script_arguments
 from studio_runner.messages.variables import expand
 
@@ -118,5 +119,13 @@ def test_without_variables_nothing_changes(value):
     assert expand({"NAME": value}, {}) == {"NAME": value}
 
 
-def test_a_word_of_very_many_quoted_parts_is_one_word():
-    assert script_arguments(["a'b'" * 500_000]) == ("ab" * 500_000,)
+@pytest.mark.parametrize("element", ["\\a" * 500_000, "'a'" * 500_000, '"' + "a" * 2_000_000, '"a"' * 300_000])
+def test_a_hostile_argument_takes_no_longer_than_any_other(element):
+    """Some of them took minutes."""
+    assert len(script_arguments([element])) == 1
+
+
+def test_a_few_letters_do_not_stand_for_gigabytes():
+    with pytest.raises(InvalidMessageError, match=r"\$\.config\.env\.X") as refused:
+        expand({"X": "%LONG%" * 200}, {"LONG": "x" * 10_000})
+    assert "too long" in str(refused.value)

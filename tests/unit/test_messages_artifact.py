@@ -45,11 +45,20 @@ def test_an_address_is_taken_apart(address, location):
 @pytest.mark.parametrize(
     "address",
     ["", "x", "/home/x.tar", "s3:/h/b/k", "s3://", "s3://h", "s3://h/b", "s3://h/b/", "s3:///b/k", "gs://b", "gs:///k",
-     "file://", "file://x.tar", "http://h", "http:///x", "docker://", "://h/b/k", "5x://h/b/k"],
+     "file://", "file://x.tar", "http://h", "http:///x", "docker://", "://h/b/k", "5x://h/b/k",
+     "s3://h\r\nX: 1/b/k", "s3://h?x/b/k", "s3://h#x/b/k", "s3://a b/b/k", "s3://[::1/b/k", "s3://h:99999/b/k",
+     "s3://h:x/b/k", "s3://h%0d/b/k", "http://..../k", "https://h\\evil/k", f"s3://{'a' * 64}/b/k"],
 )  # fmt: skip
 def test_an_address_that_leads_nowhere_is_refused(address):
     with pytest.raises(ValueError, match="accepted is an address such as"):
         Location.parse(address)
+
+
+@pytest.mark.parametrize(
+    "host", ["my_store:9000", "xn--bcher-kva.example", "b\u00fccher.example", "minio.", "1.2.3.4"]
+)
+def test_names_that_machines_have_are_hosts(host):
+    assert Location.parse(f"s3://{host}/b/k").endpoint == host
 
 
 @unhurried

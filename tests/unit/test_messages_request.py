@@ -551,3 +551,18 @@ def test_a_number_without_a_value_behind_a_million_others_costs_no_memory():
     _, most = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert most < 50 << 20
+
+
+@pytest.mark.parametrize(
+    ("experiment", "config", "place"),
+    [
+        ({"pythonenv": ["a"] * 10_001}, {}, "$.experiment.pythonenv"),
+        ({"pythonenv": ["a" * 20_000]}, {}, "$.experiment.pythonenv"),
+        ({"pythonenv": ["a" * 10_000] * 200}, {}, "$.experiment.pythonenv"),
+        ({}, {"pip": ["a" * 20_000]}, "$.config.pip"),
+        ({}, {"env": {"A": "x" * 600_000, "B": "x" * 600_000}}, "$.config.env"),
+        ({}, {"env": {str(number): "x" for number in range(10_001)}}, "$.config.env"),
+    ],
+)
+def test_more_than_anybody_needs_is_refused_before_it_costs(experiment, config, place):
+    assert str(refused(message(experiment, config))).startswith(f"{place}")

@@ -1,7 +1,7 @@
 import os
 from pathlib import Path
 
-from studio_runner.process.environ import clean_environment
+from studio_runner.process.environ import clean_environment, public_environment
 
 
 def test_what_people_and_programs_need_is_inherited():
@@ -60,3 +60,15 @@ def test_directories_that_this_user_may_not_look_into_are_no_obstacle(tmp_path, 
         clean_environment({"PATH": "/home/person/.cargo/bin:/usr/bin"})["PATH"]
         == "/home/person/.cargo/bin:/usr/bin"
     )
+
+
+def test_a_message_cannot_ask_for_what_opens_something():
+    own = {
+        "HOME": "/home/runner",
+        "DATA_URL": "http://files.example/x",
+        "AMQP_URL": "amqp://runner:canary@broker/",
+        "AWS_SECRET_ACCESS_KEY": "canary",
+        "STUDIO_RUNNER_REPORTS_SLACK_URL": "https://hooks.example/services/canary",
+        "SIGNED": "https://files.example/x?X-Amz-Signature=canary",
+    }
+    assert public_environment(own) == {"HOME": "/home/runner", "DATA_URL": "http://files.example/x"}

@@ -3,10 +3,12 @@
 import asyncio
 import json
 import logging
+import os
 from dataclasses import replace
 
 import pytest
 
+from studio_runner.config.reach import Reach
 from studio_runner.errors import Reason, StorageUnavailableError, UnauthorisedError
 from studio_runner.messages.request import Config
 from studio_runner.reports import sender, writer
@@ -344,3 +346,40 @@ async def test_changes_at_the_same_moment_are_all_kept_in_either_place(documents
     await asyncio.gather(*(records.update("k", {f"f{index}": index}) for index in range(8)))
     document = (await records.read("k")).document
     assert {f"f{index}" for index in range(8)} <= document.keys()
+
+
+def test_a_local_database_is_where_messages_may_name_files(tmp_path):
+    (tmp_path / "shared").mkdir()
+    (tmp_path / "private").mkdir()
+    databases = Databases(tmp_path / "own", reach=Reach((tmp_path / "shared",)))
+    assert databases.of(subject(local(tmp_path / "shared"))) is not None
+    assert databases.of(subject(local(tmp_path / "private"))) is None
+    assert databases.of(subject(local(tmp_path / "shared", "../private"))) is None
+
+
+@pytest.mark.parametrize("content", [b"[" * 2000 + b"]" * 2000, b'{"a": ' * 500 + b"1" + b"}" * 500])
+async def test_a_record_without_bottom_is_none(tmp_path, content):
+    records = Records.in_directory(tmp_path)
+    (tmp_path / "experiments").mkdir()
+    (tmp_path / "experiments" / "k").write_bytes(content)
+    assert await records.read("k") is None
+
+
+async def test_a_pipe_in_the_place_of_a_record_keeps_nobody_waiting(tmp_path):
+    (tmp_path / "experiments").mkdir()
+    os.mkfifo(tmp_path / "experiments" / "k")
+    assert await DirectoryDocuments(tmp_path).read("experiments/k") is None
+
+
+async def test_a_store_that_sends_without_end_is_left(tmp_path, monkeypatch):
+    monkeypatch.setattr("studio_runner.reports.documents.LARGEST", 1000)
+
+    class Endless(FileStore):
+        async def get(self, key):
+            while True:
+                yield bytes(100)
+
+    store = Endless(tmp_path)
+    store.write("k", [b"{}"])
+    with pytest.raises(StorageUnavailableError, match="larger than"):
+        await StoreDocuments(store, Precondition).read("k")

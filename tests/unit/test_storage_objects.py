@@ -10,6 +10,7 @@ from botocore.credentials import Credentials as BotoCredentials
 from hypothesis import given
 from hypothesis import strategies as st
 
+from studio_runner.config.settings import StorageSettings
 from studio_runner.errors import (
     ArtifactInvalidError,
     ArtifactMissingError,
@@ -21,6 +22,7 @@ from studio_runner.errors import (
 from studio_runner.storage.base import Precondition
 from studio_runner.storage.objects.answers import About, Refusal, fault, http_date, listing, refused
 from studio_runner.storage.objects.bucket import Bucket
+from studio_runner.storage.objects.client import Call, Client
 from studio_runner.storage.objects.retry import PassingError, Patience, persist
 from studio_runner.storage.objects.signing import AWS, GOOGLE, Keys, Unsigned, encode_query, sign
 from studio_runner.storage.objects.versions import GOOGLE_VERSIONS, S3_VERSIONS
@@ -215,6 +217,22 @@ def test_a_page_of_something_else_is_no_listing():
         listing(b"<html><body>Welcome</body></html>")
 
 
+@pytest.mark.parametrize(
+    "declaration",
+    ['<!DOCTYPE l [<!ENTITY a "aaaa">]>', '<!DOCTYPE l SYSTEM "file:///etc/passwd">', "<!DOCTYPE l>"],
+)
+def test_answers_declare_nothing(declaration):
+    """Entities can stand for gigabytes, or for a file of this machine."""
+    with pytest.raises(StorageUnavailableError, match="no listing"):
+        listing(f"{declaration}<ListBucketResult><IsTruncated>false</IsTruncated></ListBucketResult>".encode())
+
+
+@pytest.mark.parametrize("entry", ["<Key>a</Key>", "<Key>a</Key><Size>x</Size><LastModified>now</LastModified>"])
+def test_an_entry_that_cannot_be_read(entry):
+    with pytest.raises(StorageUnavailableError, match="cannot be read"):
+        listing(f"<ListBucketResult><Contents>{entry}</Contents></ListBucketResult>".encode())
+
+
 # Versions
 
 
@@ -267,3 +285,22 @@ async def test_a_server_that_asks_for_more_time_than_there_is_is_not_waited_for(
     with pytest.raises(StorageUnavailableError):
         await Patience(5.0).wait(PassingError("slow", after=3600))
     assert time.monotonic() - began < 4
+
+
+@pytest.mark.parametrize("region", ["evil.example/", "evil.example#", "a.b", "", "x\r\ny"])
+def test_a_region_leads_to_no_other_host(region):
+    bucket = Bucket.at("https", "s3.amazonaws.com", "data", region or None)
+    assert bucket.moved(region).netloc.removeprefix("data.") in ("s3.amazonaws.com", "s3.us-east-1.amazonaws.com")
+
+
+# Places that are no stores
+
+
+@pytest.mark.parametrize("host", ["169.254.169.254", "[fe80::1]", "[::ffff:169.254.169.254]", "[fd00:ec2::254]"])
+async def test_nobody_is_given_what_the_machine_itself_is_told(host):
+    """Clouds hand out the machine's credentials there, to whoever asks from it."""
+    client = Client(StorageSettings(patience=1.0))
+    with pytest.raises(StorageUnavailableError, match="is no store"):
+        async with client.send(Call("GET", f"http://{host}/latest/meta-data/", {})):
+            pass
+    await client.close()

@@ -2,6 +2,7 @@
 
 import pytest
 
+from studio_runner.config.reach import Reach
 from studio_runner.config.settings import StorageSettings
 from studio_runner.errors import ArtifactInvalidError
 from studio_runner.messages.artifact import AwsCredentials, Credentials, Location
@@ -81,3 +82,23 @@ async def test_stores_that_were_closed_open_again():
     await stores.close()
     await stores.close()
     assert stores.open(Location.parse("s3://minio:9000/bucket/a"))[1] == "a"
+
+
+@pytest.mark.parametrize(
+    "way", ["{root}/secret", "{root}/store/../secret", "{root}/store/link/secret", "{root}/storehouse/x"]
+)
+def test_messages_name_files_only_where_they_may(tmp_path, way):
+    (tmp_path / "store").mkdir()
+    (tmp_path / "store" / "link").symlink_to(tmp_path)
+    stores = Stores(reach=Reach((tmp_path / "store",)))
+    with pytest.raises(ArtifactInvalidError):
+        stores.open(Location.parse(f"file://{way.format(root=tmp_path)}"))
+    assert stores.open(Location.parse(f"file://{tmp_path}/store/a/b.tar"))[1] == "b.tar"
+
+
+def test_a_root_may_be_reached_through_a_link(tmp_path):
+    (tmp_path / "store").mkdir()
+    (tmp_path / "linked").symlink_to(tmp_path / "store")
+    for name in ("store", "linked"):
+        stores = Stores(reach=Reach((tmp_path / name,)))
+        assert stores.open(Location.parse(f"file://{tmp_path}/linked/a.tar"))[1] == "a.tar"

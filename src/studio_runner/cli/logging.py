@@ -6,6 +6,7 @@ import sys
 from datetime import UTC, datetime
 from typing import TextIO
 
+from studio_runner.cli.output import escaped
 from studio_runner.config.cascade import Configuration
 from studio_runner.runner.context import about
 
@@ -29,14 +30,15 @@ def configure(configuration: Configuration, unless_chosen: str) -> None:
 
 
 class TextFormatter(logging.Formatter):
-    """`12:00:01 INFO    message [experiment=... queue=...]`"""
+    """`12:00:01 INFO    message [experiment=... queue=...]`; names and texts of other people make no lines of their
+    own."""
 
     def format(self, record: logging.LogRecord) -> str:
         fields = _fields(record)
         context = f" [{' '.join(f'{name}={value}' for name, value in fields.items())}]" if fields else ""
         time = datetime.fromtimestamp(record.created).astimezone().strftime("%Y-%m-%d %H:%M:%S")
-        line = f"{time} {record.levelname:<7} {record.getMessage()}{context}"
-        return line + _trouble(self, record, "\n")
+        line = f"{time} {record.levelname:<7} {record.getMessage()}{context}".replace("\n", "\\n")
+        return escaped(line + _trouble(self, record, "\n"))
 
 
 class JsonFormatter(logging.Formatter):
@@ -52,7 +54,7 @@ class JsonFormatter(logging.Formatter):
         }
         if trouble := _trouble(self, record, ""):
             document["traceback"] = trouble
-        return json.dumps(document, default=str, ensure_ascii=False)
+        return escaped(json.dumps(document, default=str, ensure_ascii=False))
 
 
 def _fields(record: logging.LogRecord) -> dict[str, object]:

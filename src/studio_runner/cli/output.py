@@ -15,7 +15,7 @@ from studio_runner.errors import StudioRunnerError
 
 
 def print_json(data: object) -> None:
-    click.echo(json.dumps(data, indent=2, default=_plain, ensure_ascii=False))
+    click.echo(escaped(json.dumps(data, indent=2, default=_plain, ensure_ascii=False)))
 
 
 def _plain(value: object) -> Any:
@@ -76,6 +76,17 @@ def tell(error: StudioRunnerError) -> None:
 def watched() -> bool:
     """Whether a person looks at the output, on a terminal that can draw."""
     return sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
+
+
+def escaped(text: str) -> str:
+    """Its lines, with what a terminal would obey as JSON spells it: text stays readable, and JSON the same."""
+    return "\n".join(map(_escaped_line, text.split("\n")))
+
+
+def _escaped_line(line: str) -> str:
+    if line.isprintable():
+        return line
+    return "".join(char if char.isprintable() else json.dumps(char)[1:-1] for char in line)
 
 
 def safe(value: object) -> str:

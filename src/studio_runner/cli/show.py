@@ -9,7 +9,7 @@ import click
 from studio_runner.cli.experiments import key_argument, write_output
 from studio_runner.cli.front import front_of
 from studio_runner.cli.options import json_option, with_settings
-from studio_runner.cli.output import print_fields, print_json, print_table
+from studio_runner.cli.output import print_fields, print_json, print_table, safe
 from studio_runner.cli.session import Session
 from studio_runner.config.settings import Settings
 
@@ -70,5 +70,5 @@ def _print_artifacts(found: "Details") -> None:
 async def _print_tail(holdings: "Holdings", found: "Details") -> None:
     from studio_runner.client.watch import write_stored
 
-    click.echo(f"\nThe last lines of its output (all of it: studio-runner logs {found.record.key}):")
+    click.echo(f"\nThe last lines of its output (all of it: studio-runner logs {safe(found.record.key)}):")
     await write_stored(holdings, found.record, write_output, SHOWN_LINES)

@@ -9,7 +9,7 @@ from studio_runner.cli.broker import Withdrawals
 from studio_runner.cli.experiments import BROKERS, PLACES, key_argument
 from studio_runner.cli.front import front_of
 from studio_runner.cli.options import json_option, with_settings
-from studio_runner.cli.output import print_json
+from studio_runner.cli.output import print_json, safe
 from studio_runner.cli.session import Session
 from studio_runner.config.settings import Settings
 
@@ -47,7 +47,7 @@ async def _stop(session: Session, settings: Settings, key: str, *, wait: bool, a
         Stopped.ASKED: "is stopped." if wait else _asked(record),
         Stopped.OVER: f"is over already ({record.reason or record.status}).",
     }
-    click.echo(f"Experiment {record.key} {told[result]}")
+    click.echo(safe(f"Experiment {record.key} {told[result]}"))
 
 
 def _asked(record: "Record") -> str:

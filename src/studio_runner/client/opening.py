@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
 
+from studio_runner.config.reach import ANYWHERE, Reach
 from studio_runner.config.settings import StorageSettings
 from studio_runner.errors import ConfigError, InvalidMessageError, StorageUnavailableError
 from studio_runner.storage.base import Store
@@ -68,18 +69,21 @@ class OwnOpener:
 
 
 class HereOpener:
-    """What is on this machine, and nothing that somebody's credentials would be needed for."""
+    """What is on this machine within `reach`, and nothing that somebody's credentials would be needed for."""
+
+    def __init__(self, reach: Reach = ANYWHERE) -> None:
+        self._reach = reach
 
     def open(self, artifact: "Artifact") -> tuple[Store, str]:
         if artifact.location.scheme != "file":
             raise StorageUnavailableError(f"{artifact.address} is not on this machine")
-        return _on_this_machine(artifact)
+        return _on_this_machine(artifact, self._reach)
 
 
-def _on_this_machine(artifact: "Artifact") -> tuple[Store, str]:
+def _on_this_machine(artifact: "Artifact", reach: Reach = ANYWHERE) -> tuple[Store, str]:
     from studio_runner.storage.registry import Stores  # noqa: PLC0415
 
-    return Stores().open(artifact.location)
+    return Stores(reach=reach).open(artifact.location)
 
 
 def read_config(config: Mapping[str, Any]) -> "Request":

@@ -109,6 +109,9 @@ OPTIONS: tuple[Option, ...] = (
             help="How long a store that is busy or does not answer is asked again before an attempt fails of it."),
     _drop_in("storage.allow_env_secrets", kinds.SWITCH, "allow-env-secrets",
              "Open stores for which a message has no credentials with the runner's own."),
+    _option("storage.directories", kinds.NAMES, "storage-directories",
+            help="Directories that messages may name files in, besides the store; none given: any, or where "
+            "containers are required no other."),
     _drop_in("machine.max_cores", kinds.COUNT, "max-cores", "Cores that experiments may have; 0: all."),
     _drop_in("machine.max_mem", kinds.SIZE, "max-mem", "Memory that experiments may have; 0: all."),
     _drop_in("machine.max_disk", kinds.SIZE, "max-disk", "Disk that experiments may have; 0: all that is free."),

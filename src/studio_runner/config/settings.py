@@ -81,6 +81,8 @@ class StorageSettings:
     """How long an operation is tried again that may yet succeed."""
     allow_env_secrets: bool = False
     """Fall back on the runner's own credentials."""
+    directories: tuple[str, ...] = ()
+    """Where messages may name files, besides the store; empty: see `config.reach`."""
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,9 @@ from studio_runner.errors import EnvironmentFailedError
 TOOLS = frozenset({"pip", "setuptools", "wheel", "distribute"})
 """Packaging tools: a pin of theirs that this interpreter cannot use must not break an experiment."""
 
+MOST_EXPANDED = 1 << 17
+"""Characters of variables that a list may take in: a few letters in it can stand for a long value."""
+
 _INTERPRETER_PARTS = frozenset({"python", "pkg-resources", "wsgiref"})
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 _COMMENT = re.compile(r"(?:^|(?<=\s))#.*$")
@@ -86,18 +89,16 @@ def read_requirements(lines: Iterable[str], variables: Mapping[str, str], target
 
 def _logical(lines: Iterable[str]) -> Iterator[str]:
     """Lines with continuations joined, comments and blanks left out."""
-    pending = ""
-    for element in lines:
+    pending: list[str] = []
+    for element in (*lines, ""):
         for physical in element.splitlines() or [""]:
-            text = pending + physical
-            if text.endswith("\\"):
-                pending = text[:-1]
+            if physical.endswith("\\"):
+                pending.append(physical[:-1])
                 continue
-            pending = ""
+            text = "".join((*pending, physical))
+            pending.clear()
             if stripped := _COMMENT.sub("", text).strip():
                 yield stripped
-    if stripped := _COMMENT.sub("", pending).strip():
-        yield stripped
 
 
 class _Reader:
@@ -111,6 +112,7 @@ class _Reader:
         self._options: list[tuple[str, str]] = []
         self._notes: list[str] = []
         self._secrets: set[str] = set()
+        self._expanded = 0
 
     def take(self, sent: str) -> None:
         line = self._expand(sent)
@@ -151,6 +153,12 @@ class _Reader:
                 raise EnvironmentFailedError(
                     f"The variable {match.group(1)} in the requirement '{mask_url(line)}' holds a line break or "
                     "another control character"
+                )
+            self._expanded += len(known)
+            if self._expanded > MOST_EXPANDED:
+                raise EnvironmentFailedError(
+                    f"The requirements get too long when their variables ({match.group()} among them) are put in",
+                    hint=f"All that is put in may have {MOST_EXPANDED} characters.",
                 )
             # What stands in a URL may be a token; a version number must not black out every version number.
             if "://" in line and known:

@@ -8,7 +8,7 @@ _TOKEN = re.compile(
     (?P<blank> [ \t\n]+ )
   | (?P<word> [^ \t\n'"\\]+ )
   | ' (?P<single> [^']* ) '
-  | " (?P<double> (?: [^"\\] | \\. )* ) "
+  | " (?P<double> (?: [^"\\]++ | \\. )*+ ) "
   | \\ (?P<escaped> . )
     """,
     re.VERBOSE | re.DOTALL,
@@ -36,7 +36,7 @@ def _words(element: str) -> list[str]:
     if not _NEEDS_READING.search(element):
         return [element]
     words: list[str] = []
-    current: list[str] = []
+    current: list[str] = []  # the parts of a word; text that is added to text again and again takes for ever
     position = 0
     while position < len(element):
         token = _TOKEN.match(element, position)
@@ -44,19 +44,20 @@ def _words(element: str) -> list[str]:
             return [element]
         position = token.end()
         if token.lastgroup != "blank":
-            current += _parts(token)
+            current += _part(token)
         elif current:
             words.append("".join(current))
-            current = []
+            current.clear()
     return [*words, "".join(current)] if current else words
 
 
-def _parts(token: re.Match[str]) -> list[str]:
+def _part(token: re.Match[str]) -> list[str]:
+    """What the token adds to a word; `''` adds nothing and is a word all the same."""
     kind = token.lastgroup or ""
     text = token[kind]
     if kind == "double":
-        return [_ESCAPE_IN_DOUBLE.sub(_unescaped, text)]
-    if kind == "escaped" and text == _NEWLINE:  # a continued line: nothing at all, not even a word
+        text = _ESCAPE_IN_DOUBLE.sub(_unescaped, text)
+    elif kind == "escaped" and text == _NEWLINE:  # a continued line: nothing at all, not even a word
         return []
     return [text]
 

@@ -27,6 +27,10 @@ from studio_runner.messages.secrets import mask_urls
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*")
 _WITH_HOST = frozenset({"s3", "http", "https"})
 _ARCHIVE = re.compile(r"\.(tar(\.(gz|bz2|xz|zst))?|tgz|tbz2?)$", re.IGNORECASE)
+_HOST = re.compile(
+    r"(\[[0-9a-f:.]+\]|(?!.{254})[^\s\x00-\x20\[\]:/?#@%\\.]{1,63}(\.[^\s\x00-\x20\[\]:/?#@%\\.]{1,63})*\.?)(:[0-9]{1,5})?",
+    re.IGNORECASE,
+)
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _ADDRESS = "an address such as s3://HOST/BUCKET/KEY, gs://BUCKET/KEY, file:///PATH or https://HOST/PATH"
 
@@ -54,7 +58,15 @@ class Location:
         location = _located(scheme.lower(), rest)
         if not location.key or (location.scheme in {"s3", "gs"} and not location.bucket):
             raise NotAcceptedError(address, _ADDRESS)
+        if location.scheme in _WITH_HOST and not _is_host(location.endpoint):
+            raise NotAcceptedError(address, _ADDRESS)
         return location
+
+
+def _is_host(endpoint: str) -> bool:
+    """Whether it is `HOST[:PORT]`, a name or an address, and not the beginning of something else."""
+    port = endpoint.rpartition(":")[2]
+    return _HOST.fullmatch(endpoint) is not None and (not port.isdecimal() or int(port) < 1 << 16)
 
 
 def _located(scheme: str, rest: str) -> Location:
@@ -89,8 +101,8 @@ class AwsCredentials(Model):
     secret_access_key: Text = Field(
         "", repr=False, validation_alias=AliasChoices("secret_access_key", "secret_key", "aws_secret_access_key")
     )
-    region: str | None = Field(None, validation_alias=AliasChoices("region", "region_name"))
-    session_token: str | None = Field(
+    region: SystemText | None = Field(None, validation_alias=AliasChoices("region", "region_name"))
+    session_token: SystemText | None = Field(
         None, repr=False, validation_alias=AliasChoices("session_token", "aws_session_token")
     )
 

@@ -16,6 +16,13 @@ NOTHING = "<no value>"
 MOST_MEMBERS = 10_000
 """Of artifacts, or of variables, in one message."""
 
+MOST_TEXT = 1 << 20
+"""Characters of all requirement lines, or of all variables, of one message. The kernel starts no program with more
+variables than that, and whoever reads lines reads them more than once."""
+
+LONGEST_LINE = 1 << 14
+"""Characters of one requirement line."""
+
 _LABEL_BYTES = 255  # file systems allow no longer names
 _VERSION = re.compile(r"[0-9]{1,3}(\.[0-9]{1,5}){0,2}")
 
@@ -178,20 +185,45 @@ def or_empty_object(value: object) -> object:
     return {} if value is None else value
 
 
+def _lines(value: object) -> object:
+    """As many lines as a freeze list may have, and none that is longer than a line."""
+    if not isinstance(value, list):
+        return or_empty_array(value)
+    lengths = [len(line) for line in value if isinstance(line, str)]
+    if len(value) > MOST_MEMBERS:
+        raise NotAcceptedError(value, f"at most {MOST_MEMBERS} lines")
+    if lengths and max(lengths) > LONGEST_LINE:
+        raise NotAcceptedError(
+            value, f"lines of at most {LONGEST_LINE} characters", found=f"a line of {max(lengths)} characters"
+        )
+    return _of_sane_length(value, sum(lengths))
+
+
+def _variables(value: object) -> object:
+    text = [part for pair in value.items() for part in pair] if isinstance(value, dict) else []
+    return _of_sane_length(or_empty_object(value), sum(len(part) for part in text if isinstance(part, str)))
+
+
+def _of_sane_length(value: object, length: int) -> object:
+    if length > MOST_TEXT:
+        raise NotAcceptedError(value, f"at most {MOST_TEXT} characters", found=f"{length} characters of text")
+    return value
+
+
 def _or_empty_text(value: object) -> object:
     return "" if value is None else value
 
 
-Text = Annotated[str, BeforeValidator(_or_empty_text, json_schema_input_type=str | None)]
+Text = Annotated[SystemText, BeforeValidator(_or_empty_text, json_schema_input_type=str | None)]
 Words = Annotated[
     tuple[Word, ...], FailFast(), BeforeValidator(or_empty_array, json_schema_input_type=tuple[Word, ...] | None)
 ]
 Lines = Annotated[
     tuple[SystemText, ...],
     FailFast(),
-    BeforeValidator(or_empty_array, json_schema_input_type=tuple[SystemText, ...] | None),
+    BeforeValidator(_lines, json_schema_input_type=tuple[SystemText, ...] | None),
 ]
 Variables = Annotated[
     dict[VariableName, VariableValue],
-    BeforeValidator(or_empty_object, json_schema_input_type=dict[str, VariableValue] | None),
+    BeforeValidator(_variables, json_schema_input_type=dict[str, VariableValue] | None),
 ]

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable
 from typing import Any
 
 from studio_runner.errors import InvalidMessageError
@@ -25,6 +25,22 @@ def read_json(body: bytes, limit: int) -> Any:
     if odd_numbers:
         _refuse_odd_number(value)
     return value
+
+
+async def beginning(pieces: AsyncIterator[bytes], most: int) -> bytes:
+    """At most so many bytes of what comes; the rest is left."""
+    held: list[bytes] = []
+    size = 0
+    try:
+        async for piece in pieces:
+            held.append(piece)
+            size += len(piece)
+            if size >= most:
+                break
+    finally:
+        if isinstance(pieces, AsyncGenerator):
+            await pieces.aclose()
+    return b"".join(held)[:most]
 
 
 def too_deep(body: bytes, value: Any) -> bool:

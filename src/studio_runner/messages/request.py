@@ -26,6 +26,7 @@ from studio_runner.messages.fields import (
     Lines,
     Model,
     PythonVersion,
+    SystemText,
     UnixTime,
     Variables,
     Words,
@@ -72,9 +73,9 @@ class Experiment(Model):
 class StoreConfig(Model):
     """`$.config.storage` and `$.config.database`."""
 
-    type: str | None = None
-    endpoint: str | None = Field(None, repr=False)
-    bucket: str | None = None
+    type: SystemText | None = None
+    endpoint: SystemText | None = Field(None, repr=False)
+    bucket: SystemText | None = None
     authentication: Any = None
     credentials: Credentials | None = Field(None, repr=False)
 

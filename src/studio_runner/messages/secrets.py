@@ -19,6 +19,11 @@ def is_secret_name(name: str) -> bool:
     return _SECRET_NAME.search(name) is not None
 
 
+def is_secret(name: str, value: str) -> bool:
+    """True for variables that open something: by their name, or by an address with a password in their value."""
+    return is_secret_name(name) or mask_urls(value) != value
+
+
 def mask_urls(text: str) -> str:
     """The text without what stands before the `@` and after the `?` of addresses in it (presigned addresses carry
     their permission there)."""

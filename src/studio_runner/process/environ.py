@@ -11,6 +11,9 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
+from studio_runner.config.options import PREFIX
+from studio_runner.messages.secrets import is_secret
+
 ATTEMPT_VARIABLE = "STUDIO_RUNNER_ATTEMPT"
 """Set in every experiment to the attempt's id, so that `sweep` finds its processes again."""
 
@@ -22,6 +25,14 @@ _INHERITED = frozenset((*_PERSON, *_LIBRARIES, *_NETWORK, *(name.lower() for nam
 _INHERITED_PREFIXES = ("LC_", "CUDA_", "CUDNN_", "NVIDIA_", "NCCL_", "ROCM_", "HIP_")
 
 _CONTAINED = frozenset(("TZ", *_NETWORK, *(name.lower() for name in _NETWORK)))
+
+
+def public_environment(own: Mapping[str, str]) -> dict[str, str]:
+    """The part of `own` that a message may ask for (`%NAME%`): no secrets, and none of the runner's settings (the
+    address of a webhook opens it, and looks like any other)."""
+    return {
+        name: value for name, value in own.items() if not name.startswith(PREFIX) and not is_secret(name, value)
+    }
 
 
 def contained_environment(inherited: Mapping[str, str]) -> dict[str, str]:

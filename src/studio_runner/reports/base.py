@@ -13,6 +13,9 @@ from studio_runner.process.hidden import Cover
 
 log = logging.getLogger(__name__)
 
+MOST_TOLD = 500
+"""Characters of a text that a message brought, where it is kept and told."""
+
 
 @dataclass(frozen=True)
 class Subject:
@@ -31,6 +34,11 @@ class Subject:
     directory: Path | None
     runner: str = ""
     config: Config | None = field(default=None, repr=False)
+
+    @property
+    def project(self) -> str:
+        """As it is told to others: a message can say any, and that very long."""
+        return str(self.experiment.get("project") or "")[:MOST_TOLD]
 
 
 @dataclass(frozen=True)

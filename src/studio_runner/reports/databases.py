@@ -11,6 +11,7 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 
+from studio_runner.config.reach import ANYWHERE, Reach
 from studio_runner.errors import StudioRunnerError
 from studio_runner.messages.request import StoreConfig
 from studio_runner.messages.secrets import mask_urls
@@ -64,10 +65,13 @@ class Database:
 
 
 class Databases:
-    """The records of this runner, in `root`, and those of the senders of its experiments."""
+    """The records of this runner, in `root`, and those of the senders of its experiments; `reach` is where local
+    ones may be."""
 
-    def __init__(self, root: Path, open_documents: Open = lambda _section, _variables: None) -> None:
-        self._root, self._open = root, open_documents
+    def __init__(
+        self, root: Path, open_documents: Open = lambda _section, _variables: None, reach: Reach = ANYWHERE
+    ) -> None:
+        self._root, self._open, self._reach = root, open_documents, reach
         self.default = Records.in_directory(root)
         self._opened: OrderedDict[bytes, Database | None] = OrderedDict()
 
@@ -114,7 +118,7 @@ class Databases:
         if not os.path.isabs(endpoint) or ".." in Path(bucket).parts or Path(bucket).is_absolute():  # noqa: PTH117
             return None
         root = Path(endpoint) / bucket
-        if not Path(endpoint).is_dir() or root.resolve() == self._root.resolve():
+        if not self._reach.allows(root) or not Path(endpoint).is_dir() or root.resolve() == self._root.resolve():
             return None
         return DirectoryDocuments(root)
 
@@ -177,4 +181,4 @@ def _why(error: Exception) -> str:
 def _identity(section: StoreConfig, variables: Mapping[str, str]) -> bytes:
     """Of a database with what opens it; nothing can be learnt from it."""
     opens = {name: value for name, value in variables.items() if name.startswith("AWS_")}
-    return hashlib.sha256(json.dumps([section.model_dump(mode="json"), opens], sort_keys=True).encode()).digest()
+    return hashlib.sha256(json.dumps([section.model_dump(), opens], sort_keys=True).encode()).digest()

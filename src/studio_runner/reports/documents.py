@@ -5,17 +5,22 @@ import contextlib
 import fcntl
 import os
 import random
+import stat
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Generic, Protocol, TypeVar
 
 from studio_runner.errors import ConfigError, ObjectNotFoundError, PreconditionFailedError, StorageUnavailableError
+from studio_runner.messages.jsontext import beginning
 
 Edit = Callable[[bytes | None], bytes | None]
 """From what a document holds now (None: it does not exist) to what it shall hold (None: what it holds)."""
 
 Condition_contra = TypeVar("Condition_contra", contravariant=True)
+
+LARGEST = 64 << 20
+"""Bytes of the longest document: as much as a message may have."""
 
 _TRIES = 10
 """Of a conditional put; that many others in a row do not change one record."""
@@ -188,18 +193,29 @@ class StoreDocuments(Generic[Condition_contra]):
         try:
             if there is not None:
                 async with there.open(key) as (info, pieces):
-                    return info.etag, b"".join([piece async for piece in pieces])
+                    return info.etag, await _whole(key, pieces)
             etag = (await self._store.head(key)).etag
-            return etag, b"".join([piece async for piece in self._store.get(key)])
+            return etag, await _whole(key, self._store.get(key))
         except ObjectNotFoundError:
             return None, None
 
 
+async def _whole(key: str, pieces: AsyncIterator[bytes]) -> bytes:
+    content = await beginning(pieces, LARGEST + 1)
+    if len(content) > LARGEST:
+        raise StorageUnavailableError(f"The record {key} is larger than {LARGEST:,} bytes")
+    return content
+
+
 def _read(path: Path) -> bytes | None:
+    """None also for what can be none: a pipe would keep its reader waiting, and the place may be a sender's."""
     try:
-        return path.read_bytes()
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except (FileNotFoundError, NotADirectoryError):
         return None
+    with open(descriptor, "rb", buffering=0) as file:  # noqa: PTH123 - it is open already
+        found = os.fstat(descriptor)
+        return file.read() if stat.S_ISREG(found.st_mode) and found.st_size <= LARGEST else None
 
 
 def _version(path: Path) -> str | None:

@@ -9,10 +9,7 @@ from studio_runner.errors import Reason
 from studio_runner.messages.fields import NOTHING
 from studio_runner.messages.secrets import mask_urls
 from studio_runner.messages.units import format_duration
-from studio_runner.reports.base import Ended, Event, Started, Subject
-
-_MOST = 500
-"""Characters of a text that a message brought."""
+from studio_runner.reports.base import MOST_TOLD, Ended, Event, Started, Subject
 
 
 @dataclass(frozen=True)
@@ -105,7 +102,7 @@ def _after(duration: float | None) -> str:
 
 
 def _said(value: Any) -> str | None:
-    return mask_urls(value)[:_MOST] if isinstance(value, str) and value not in ("", NOTHING) else None
+    return mask_urls(value)[:MOST_TOLD] if isinstance(value, str) and value not in ("", NOTHING) else None
 
 
 def _plain(text: str) -> str:

@@ -18,8 +18,6 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 MOST_PROJECTS = 200
 """Pairs of project and queue that are counted apart; experiments of further ones count for `OTHER`."""
-LONGEST_LABEL = 200
-"""Characters of a project's name."""
 OTHER = "(other)"
 MOST_OPEN = 10_000
 """Attempts whose stage is remembered; an attempt that never reported its end must not stay for ever."""
@@ -162,7 +160,7 @@ class Metrics:
             self._to_run.observe(max(0.0, event.at - added))
 
     def _complete(self, subject: Subject) -> None:
-        where = (_project(subject), subject.queue)
+        where = (subject.project, subject.queue)
         if where not in self._completed and len(self._completed) >= MOST_PROJECTS:
             where = (OTHER, OTHER)
         self._completed[where] = self._completed.get(where, 0) + 1
@@ -266,7 +264,7 @@ def _gpus(gpus: Sequence[GpuFigures]) -> Iterator[Metric]:
 def _running(host: str, subjects: Sequence[Subject]) -> Metric:
     family = GaugeMetricFamily("runner_project_running", "Experiments that run now.", labels=_PROJECT)
     for subject in subjects:
-        labels = (host, _project(subject), subject.key, queue_type(subject.queue), subject.queue)
+        labels = (host, subject.project, subject.key, queue_type(subject.queue), subject.queue)
         family.add_metric(labels, 1)
     return family
 
@@ -307,10 +305,6 @@ def _artifacts(host: str, figures: ArtifactFigures) -> Iterator[Metric]:
         for artifact, count in counts.items():
             family.add_metric((host, artifact), count)
         yield family
-
-
-def _project(subject: Subject) -> str:
-    return str(subject.experiment.get("project") or "")[:LONGEST_LABEL]
 
 
 def _sendable(text: str) -> str:

@@ -16,8 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from studio_runner.errors import ObjectNotFoundError, StorageUnavailableError
+from studio_runner.errors import ArtifactInvalidError, ObjectNotFoundError, StorageUnavailableError
 from studio_runner.messages.artifact import Artifact
+from studio_runner.messages.jsontext import beginning
 from studio_runner.messages.request import Request
 from studio_runner.messages.results import stop_requested
 from studio_runner.runner import retval
@@ -28,6 +29,7 @@ from studio_runner.storage.access import access_to
 from studio_runner.storage.base import Store
 from studio_runner.storage.blocking import blocking
 from studio_runner.storage.budget import DiskBudget
+from studio_runner.storage.compression import Compression, Expander
 from studio_runner.storage.registry import Stores
 from studio_runner.storage.transfer import Fetch, Put, Removal, Upload, fetch_all, put_document, upload_all
 
@@ -214,7 +216,7 @@ class StopWatch:
             return False
         if info.etag == self._seen or info.size > STATUS_LIMIT or info.modified < self._since - CLOCK_SKEW:
             return False
-        body = b"".join([piece async for piece in self._place.store.get(self._place.key)])
+        body = await beginning(self._place.store.get(self._place.key), STATUS_LIMIT)
         self._seen = info.etag
         return stop_requested(_unwrapped(body, STATUS_FILE))
 
@@ -222,10 +224,20 @@ class StopWatch:
 def _unwrapped(body: bytes, name: str) -> bytes:
     """The document in an archive, or the body itself where it is none."""
     try:
-        with tarfile.open(fileobj=io.BytesIO(body)) as archive:
+        with tarfile.open(fileobj=io.BytesIO(_expanded(body)), mode="r:") as archive:
             for member in archive:
                 if posixpath.basename(member.name) == name and (content := archive.extractfile(member)):
                     return content.read(STATUS_LIMIT)
-    except tarfile.TarError:
+    except (tarfile.TarError, ArtifactInvalidError):
         return body
     return b""
+
+
+def _expanded(body: bytes) -> bytes:
+    """At most STATUS_LIMIT bytes of it: a few kilobytes can be made to stand for as many gigabytes."""
+    held: list[bytes] = []
+    for piece in Expander(Compression.of_content(body)).feed(body):
+        held.append(piece)
+        if sum(map(len, held)) >= STATUS_LIMIT:
+            break
+    return b"".join(held)

@@ -27,4 +27,4 @@ def databases(root: Path, stores: Stores) -> Databases:
         store, _ = stores.open(below(place, _ANY), access)
         return StoreDocuments(store, Precondition)
 
-    return Databases(root, opened)
+    return Databases(root, opened, stores.reach)

@@ -25,6 +25,7 @@ from studio_runner.errors import (
     SupersededError,
     UnauthorisedError,
 )
+from studio_runner.messages.jsontext import beginning
 from studio_runner.storage.base import ObjectInfo, Precondition, Store
 from studio_runner.storage.blocking import blocking
 
@@ -132,12 +133,12 @@ class Fence:
         """What is there: with the etag of what was read, whatever is written meanwhile."""
         try:
             before = await self._head()
-            body = b"".join([piece async for piece in self._store.get(self._key)])
+            body = await beginning(self._store.get(self._key), LIMIT)
         except ObjectNotFoundError:
             return None
         try:
-            document = json.loads(body[:LIMIT])
-        except ValueError:
+            document = json.loads(body)
+        except (ValueError, RecursionError):
             document = None
         return Seen(before.etag, document if isinstance(document, dict) else {})
 

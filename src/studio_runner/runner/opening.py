@@ -4,6 +4,7 @@ import os
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, closing
 
+from studio_runner.config.reach import reach_of
 from studio_runner.config.settings import Settings
 from studio_runner.environments.containers.inside import Inside
 from studio_runner.environments.containers.provider import Containers
@@ -67,7 +68,7 @@ async def opened_host(
             Spawner() as spawner,
             VirtualenvProvider(places.cache_dir, settings.caches.environments, spawner, variables) as environments,
             _opened_containers(settings, spawner, variables) as (images, containers, readiness),
-            Stores(settings.storage) as stores,
+            Stores(settings.storage, reach_of(settings)) as stores,
             _opened_cache(settings) as artifact_cache,
             _opened_reports(settings, identity, stores) as (kept, reporters),
             _opened_ledger(settings, variables, total) as (ledger, gpus),

@@ -9,10 +9,9 @@ from studio_runner.errors import Reason
 from studio_runner.machine.gpus.visible import variables as visible_cards
 from studio_runner.messages.arguments import script_arguments
 from studio_runner.messages.request import Request
-from studio_runner.messages.secrets import is_secret_name
 from studio_runner.messages.variables import expand
 from studio_runner.process.base import Command, Exit
-from studio_runner.process.environ import ATTEMPT_VARIABLE, contained_environment
+from studio_runner.process.environ import ATTEMPT_VARIABLE, contained_environment, public_environment
 from studio_runner.process.spawn import Process
 from studio_runner.runner.bounds import Bounds, bounds
 from studio_runner.runner.checkpoint import checkpoints
@@ -98,15 +97,13 @@ def arguments(request: Request) -> tuple[str, ...]:
 
 def variables(trial: Trial) -> dict[str, str]:
     """The script's whole environment, less what its Python environment adds."""
-    own = trial.host.variables
-    public = {name: value for name, value in own.items() if not is_secret_name(name)}
     cores = str(max(1, trial.request.resources.cpus))
     return {
         **(contained_environment(trial.host.inherited) if is_contained(trial.request) else trial.host.inherited),
         **dict.fromkeys(THREAD_VARIABLES, cores),
         "PYTHONUNBUFFERED": "1",
         "AWS_SDK_LOAD_CONFIG": "1",
-        **expand(trial.request.environment_variables, public),
+        **expand(trial.request.environment_variables, public_environment(trial.host.variables)),
         "STUDIOML_HOME": str(trial.host.settings.places.working_dir),
         "STUDIOML_EXPERIMENT": trial.directory.name,
         **visible_cards(trial.reservation.gpus),

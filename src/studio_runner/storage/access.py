@@ -1,5 +1,6 @@
 """Who opens a store, and how it is reached: what a request says of it (INTERFACE section 2)."""
 
+import json
 import posixpath
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -28,7 +29,7 @@ class Access:
     @property
     def identity(self) -> tuple[str, ...]:
         """What tells one access from another. Secret."""
-        held = self.credentials.model_dump_json() if self.credentials else ""
+        held = json.dumps(self.credentials.model_dump()) if self.credentials else ""
         return held, self.endpoint, self.region or ""
 
     @property

@@ -7,6 +7,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, NamedTuple, Self
 
+from studio_runner.config.reach import ANYWHERE, Reach
 from studio_runner.config.settings import StorageSettings
 from studio_runner.errors import ArtifactInvalidError
 from studio_runner.messages.artifact import Location
@@ -29,10 +30,12 @@ class Address(NamedTuple):
 
 
 class Stores:
-    """Opens stores, each once, and may be shared by everything in one event loop; `close` it there."""
+    """Opens stores, each once, and may be shared by everything in one event loop; `close` it there. `reach` says
+    which files it opens."""
 
-    def __init__(self, settings: StorageSettings | None = None) -> None:
+    def __init__(self, settings: StorageSettings | None = None, reach: Reach = ANYWHERE) -> None:
         self._settings = settings or StorageSettings()
+        self.reach = reach
         self._opened: OrderedDict[tuple[object, ...], Store] = OrderedDict()
         self._opener: Opener | None = None
 
@@ -77,13 +80,18 @@ class Stores:
         return self._opener
 
 
-def _files(stores: Stores, location: Location, access: Access) -> Address:  # noqa: ARG001
+def _files(stores: Stores, location: Location, access: Access) -> Address:  # noqa: ARG001  as the others
     from studio_runner.storage.files import FileStore  # noqa: PLC0415
 
     directory, name = posixpath.split(location.key)
     if not directory.startswith("/") or name in ("", ".", "..") or ".." in directory.split("/"):
         raise ArtifactInvalidError(
             f"file://{location.key} names no file", hint="a file address is file:///ABSOLUTE/PATH without `..`"
+        )
+    if not stores.reach.allows(directory):
+        raise ArtifactInvalidError(
+            f"file://{location.key} is in no directory of this machine that a message may name",
+            hint="--storage-directories of the runner says which ones it may, besides its store",
         )
     return Address(("file", directory), lambda: FileStore(Path(directory)), name)
 

@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response, StreamingResponse
 
 from studio_runner.client.artifact_files import stored, stored_output
-from studio_runner.client.opening import HereOpener
+from studio_runner.client.opening import Opener
 from studio_runner.client.stop import Stopped, stop
 from studio_runner.client.tail import View
 from studio_runner.client.view import Details
@@ -32,10 +32,10 @@ LARGEST_TAIL = 1 << 40
 
 
 class Api:
-    """One method per address."""
+    """One method per address; `opener` finds what is stored."""
 
-    def __init__(self, overview: Overview, events: Events, metrics: Metrics) -> None:
-        self._overview, self._events, self._metrics = overview, events, metrics
+    def __init__(self, overview: Overview, events: Events, metrics: Metrics, opener: Opener) -> None:
+        self._overview, self._events, self._metrics, self._opener = overview, events, metrics, opener
 
     # -- for machines that look after machines ---------------------------------------------------------------------
 
@@ -75,7 +75,7 @@ class Api:
 
     async def experiment(self, request: Request) -> Response:
         record = await self._overview.record(request.path_params["key"])
-        document = (await _details(record)).document()
+        document = (await self._details(record)).document()
         return json_answer({**asdict(line_of(record)), "record": without_secrets(document)})
 
     async def output(self, request: Request) -> Response:
@@ -90,7 +90,7 @@ class Api:
                     return output.live(directory, lambda: self._overview.is_over(attempt), tail, view)
                 return output.whole(output.open_output(directory), tail, view)
         record = await self._overview.record(key)
-        async with stored_output(record, HereOpener()) as path:
+        async with stored_output(record, self._opener) as path:
             if path is None:
                 raise NotFoundError(f"Experiment {key} has no output yet")
             view = View(Masker()).of_stored(await self._overview.record(key))
@@ -106,7 +106,7 @@ class Api:
             self._overview.stop(attempt)
             return json_answer({"key": key, "outcome": Stopped.ASKED}, 202)
         record = await self._overview.record(key)
-        outcome = await stop(record, self._overview.records, self._overview, HereOpener())
+        outcome = await stop(record, self._overview.records, self._overview, self._opener)
         return json_answer({"key": key, "outcome": outcome}, 202 if outcome is Stopped.ASKED else 200)
 
     async def drain(self, _request: Request) -> Response:
@@ -122,7 +122,7 @@ class Api:
 
     async def experiment_page(self, request: Request) -> Response:
         record = await self._overview.record(request.path_params["key"])
-        about = await _details(record)
+        about = await self._details(record)
         running = next((one for one in self._overview.runner().running if one.key == record.key), None)
         return HTMLResponse(_experiment_page(record, about, running))
 
@@ -136,12 +136,11 @@ class Api:
         headers = {"Cache-Control": "public, max-age=31536000, immutable"}
         return Response(content, media_type=kinds[name], headers=headers)
 
-
-async def _details(record: Record) -> Details:
-    try:
-        return Details(record, await stored(record, HereOpener()))
-    except InvalidMessageError:  # of a sender who describes artifacts in ways that nobody understands
-        return Details(record, [])
+    async def _details(self, record: Record) -> Details:
+        try:
+            return Details(record, await stored(record, self._opener))
+        except InvalidMessageError:  # of a sender who describes artifacts in ways that nobody understands
+            return Details(record, [])
 
 
 def _experiment_page(record: Record, about: Details, running: Running | None) -> str:

@@ -10,6 +10,8 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
+from studio_runner.client.opening import HereOpener
+from studio_runner.config.reach import reach_of
 from studio_runner.config.settings import Settings
 from studio_runner.errors import StudioRunnerError
 from studio_runner.queues.registry import opened_brokers
@@ -73,7 +75,7 @@ async def serve(settings: Settings, listening: Listening) -> Tally:
         opened_daemon(settings, [metrics, events]) as daemon,
         opened_brokers(settings.queues, settings.places.queue_root) as brokers,
     ):
-        app = application(Api(Overview(daemon, brokers), events, metrics), access)
+        app = application(Api(Overview(daemon, brokers), events, metrics, HereOpener(reach_of(settings))), access)
         async with serving(app, listening.sock, events.close):
             log.info("dashboard, metrics and API at %s", listening.url)
             return await daemon.run()

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 from studio_runner.client.view import script, status
 from studio_runner.messages.secrets import mask_urls
+from studio_runner.reports.base import MOST_TOLD
 from studio_runner.reports.records import Record
 
 MOST = 5000
@@ -145,4 +146,4 @@ def _time(record: Record, name: str) -> float | None:
 
 def _text(document: Mapping[str, Any], name: str) -> str | None:
     value = document.get(name)
-    return mask_urls(str(value)) if value else None
+    return mask_urls(str(value))[:MOST_TOLD] if value else None

@@ -118,12 +118,11 @@ def _described(event: Event) -> tuple[str, dict[str, Any]]:
 
 
 def _about(subject: Subject) -> dict[str, Any]:
-    project = subject.experiment.get("project")
     return {
         "key": subject.key,
         "attempt": subject.number,
         "queue": subject.queue,
-        "project": str(project) if project else None,
+        "project": subject.project or None,
     }
 
 

@@ -15,6 +15,7 @@ from studio_runner.machine.inventory import Capacity
 from studio_runner.process.limits import memory
 from studio_runner.queues.base import KeptBroker, QueueStatus
 from studio_runner.queues.registry import kind_of, kinds_of
+from studio_runner.reports.base import MOST_TOLD
 from studio_runner.reports.prometheus import (
     ArtifactFigures,
     CacheFigures,
@@ -274,7 +275,7 @@ def _running(trial: Trial, now: float) -> Running:
         key=trial.subject.key,
         attempt=trial.subject.number,
         queue=trial.subject.queue,
-        project=trial.request.project or None,
+        project=trial.request.project[:MOST_TOLD] or None,
         stage=trial.stage,
         started=trial.started_at,
         elapsed=now - trial.started_at,

@@ -8,11 +8,42 @@ from contextlib import asynccontextmanager, contextmanager
 
 import uvicorn
 from starlette.types import ASGIApp
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 CONNECTIONS = 200
 """More than so many at a time are answered with 503."""
+SILENCE = 10.0
+"""Seconds that a connection has for its request: who asks for nothing keeps nobody else out."""
 FAREWELL = 1
 """Seconds that open responses get to end when the runner ends."""
+
+
+class _Protocol(H11Protocol):
+    """Ends connections on which no whole request comes."""
+
+    _late: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._await_request()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        self._await_request()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        if self._late:
+            self._late.cancel()
+
+    def _await_request(self) -> None:
+        if self._late:
+            self._late.cancel()
+        self._late = self.loop.call_later(SILENCE, self._end_if_idle)
+
+    def _end_if_idle(self) -> None:
+        if self.cycle is None or self.cycle.response_complete:  # type: ignore[redundant-expr]  # None at first
+            self.transport.close()
 
 
 class _Server(uvicorn.Server):
@@ -47,10 +78,10 @@ class _Server(uvicorn.Server):
 async def serving(app: ASGIApp, sock: socket.socket, farewell: Callable[[], None]) -> AsyncIterator[None]:
     """Answer requests that come to `sock` until the context ends; `farewell` ends the responses that never end by
     themselves."""
-    logging.getLogger("uvicorn").setLevel(logging.WARNING)
+    logging.getLogger("uvicorn").setLevel(logging.ERROR)  # what clients do wrong is for them to hear of
     config = uvicorn.Config(
         app,
-        http="h11",
+        http=_Protocol,
         ws="none",
         lifespan="off",
         interface="asgi3",

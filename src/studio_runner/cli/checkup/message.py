@@ -10,6 +10,7 @@ from pathlib import Path
 from studio_runner.cli.checkup.container import container, image_at_registry, is_pulled, own_python
 from studio_runner.cli.checkup.finding import Finding, Here, ok, problem, warning
 from studio_runner.cli.checkup.gpus import looked_at, named, troubles
+from studio_runner.config.reach import reach_of
 from studio_runner.environments.indexes import IndexReader
 from studio_runner.environments.interpreters import Interpreters
 from studio_runner.environments.plan import Planner
@@ -66,7 +67,7 @@ async def examine(body: bytes, here: Here, queue: str = "") -> AsyncIterator[Fin
         yield finding
     async for finding in _environment(request, here):
         yield finding
-    async with Stores(here.settings.storage) as stores:
+    async with Stores(here.settings.storage, reach_of(here.settings)) as stores:
         for label, artifact in request.artifacts.items():
             if is_pulled(artifact):
                 yield await asyncio.to_thread(image_at_registry, artifact, here)

@@ -134,7 +134,7 @@ def _ask(address: str, transport: Transport) -> tuple[int, Message]:
         request.add_header("Authorization", f"Basic {base64.b64encode(credentials.encode()).decode()}")
     context = ssl.create_default_context(cafile=transport.certificates)
     if any(trusted.partition(":")[0] == host for trusted in transport.trusted_hosts):
-        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE  # noqa: TID251 - as pip was told
     handlers: list[urllib.request.BaseHandler] = [urllib.request.HTTPSHandler(context=context)]
     if transport.proxy:
         handlers.append(urllib.request.ProxyHandler({"http": transport.proxy, "https": transport.proxy}))

@@ -126,7 +126,7 @@ def read_answers(lines: Iterable[str]) -> Contents:
                 for name, version, requires in said["packages"]
             ]
             python = _python({"path": str(said["path"]), "version": said["version"], "packages": packages})
-        except (ValueError, KeyError, TypeError):  # whatever an image prints
+        except (ValueError, KeyError, TypeError, RecursionError):  # whatever an image prints
             continue
         found.setdefault(str(said["real"]), python)
     return Contents(tuple(found.values()))

@@ -7,6 +7,7 @@ The library closes a channel when a call on it is cancelled: callers go through 
 import asyncio
 import logging
 import ssl
+import struct
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -16,8 +17,10 @@ import aiormq
 from aiormq import exceptions as theirs
 from aiormq.abc import AbstractChannel, AbstractConnection, DeliveredMessage
 from pamqp.commands import Basic, Connection
+from pamqp.header import ContentHeader
 from yarl import URL
 
+from studio_runner.messages.jsontext import nested_deeper
 from studio_runner.queues.rabbitmq.options import Address
 from studio_runner.queues.rabbitmq.trouble import (
     BlockedError,
@@ -39,7 +42,29 @@ CLOSE_SECONDS = 5.0
 logging.getLogger("aiormq").setLevel(logging.CRITICAL)
 
 
+DEEPEST_HEADER = 32
+"""Tables and lists within each other in the headers of a message."""
+
 Result = TypeVar("Result")
+
+_unmarshal = ContentHeader.unmarshal
+
+
+def _read_header(header: ContentHeader, data: bytes) -> None:
+    """What the library cannot read, or could not send on, counts as absent. It would give up the whole connection
+    for what a sender wrote there, and again whenever the broker delivers the message again."""
+    try:
+        _unmarshal(header, data)
+        header.properties.marshal()
+        readable = not nested_deeper(header.properties.headers, DEEPEST_HEADER)
+    except Exception:  # noqa: BLE001 - whatever hostile bytes make of its decoders
+        readable = False
+    if not readable:
+        header.class_id, header.weight, header.body_size = struct.unpack_from(">HHQ", data)
+        header.properties = Basic.Properties()
+
+
+ContentHeader.unmarshal = _read_header  # type: ignore[assignment, method-assign]
 
 
 @dataclass(frozen=True)

@@ -52,8 +52,8 @@ class Bucket:
         return f"{'gs' if self.dialect is GOOGLE else 's3'}://{self.host}/{self.name}/{key}"
 
     def moved(self, region: str) -> "Bucket":
-        """The same bucket, known to be in `region`."""
-        aws = _AWS_HOST.fullmatch(self._plain_host)
+        """The same bucket, known to be in `region`. A message may say any; it must not lead to another host."""
+        aws = _AWS_HOST.fullmatch(self._plain_host) if _HOST_LABEL.fullmatch(region) else None
         host = f"s3.{region}.{aws['domain']}" if aws else self.host
         return replace(self, region=region, host=host)
 

@@ -1,6 +1,8 @@
 """HTTP for all stores of a process: one pool of connections."""
 
 import asyncio
+import ipaddress
+import socket
 import ssl
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -13,10 +15,11 @@ import aiohttp
 from yarl import URL
 
 from studio_runner.config.settings import StorageSettings
+from studio_runner.errors import StorageUnavailableError
 from studio_runner.storage.base import CHUNK
 from studio_runner.storage.objects.retry import PassingError
 from studio_runner.storage.objects.tls import tls_context
-from studio_runner.storage.objects.transport import transport_faults
+from studio_runner.storage.objects.transport import OffLimitsError, transport_faults
 
 _STALL = 30.0
 """Seconds without a byte after which a connection is given up, and less where patience is short."""
@@ -24,7 +27,10 @@ _CONNECT = 10.0
 _CONNECTIONS = 128
 _SLICE = 1 << 18
 _REFUSAL = 1 << 16
+_ANSWER = 16 << 20
+"""Bytes of the longest answer that is no object, a page of a listing for one: servers are the senders' choice."""
 _LANES = 16
+_METADATA_V6 = ipaddress.ip_address("fd00:ec2::254")
 
 
 @dataclass(frozen=True)
@@ -56,11 +62,20 @@ class Reply:
         self._endpoint = endpoint
 
     async def read(self) -> bytes:
-        """The whole body."""
+        """The whole body; StorageUnavailableError when it has no end."""
+        body = await self.first(_ANSWER + 1)
+        if len(body) > _ANSWER:
+            raise StorageUnavailableError(f"{self._endpoint}: its answer is longer than {_ANSWER:,} bytes")
+        return body
+
+    async def first(self, count: int) -> bytes:
+        """The beginning of the body, at most `count` bytes."""
         held: list[bytes] = []
-        while piece := await self._next():
+        size = 0
+        while size < count and (piece := await self._next()):
             held.append(piece)
-        return b"".join(held)
+            size += len(piece)
+        return b"".join(held)[:count]
 
     async def beginning(self) -> bytes:
         """So much of the body as an error's text takes."""
@@ -114,11 +129,26 @@ class _Body:
             yield view[at : at + _SLICE]
 
 
-class Client:
-    """Sends requests. Belongs to the event loop of its first request; `close` it there."""
+def no_link_local(info: aiohttp.AddrInfoType) -> socket.socket:
+    """A socket for this address; OffLimitsError for those of services that clouds offer a machine itself. One of
+    them hands out the runner's own credentials to whoever asks, and no store is there."""
+    family, kind, protocol, _, address = info
+    place = ipaddress.ip_address(str(address[0]).partition("%")[0])
+    place = getattr(place, "ipv4_mapped", None) or place
+    if place.is_link_local or place == _METADATA_V6:
+        raise OffLimitsError(f"{place} belongs to this machine itself and is no store")
+    return socket.socket(family, kind, protocol)
 
-    def __init__(self, settings: StorageSettings) -> None:
+
+class Client:
+    """Sends requests. Belongs to the event loop of its first request; `close` it there. `sockets` makes its
+    connections' sockets, None: as usual."""
+
+    def __init__(
+        self, settings: StorageSettings, sockets: aiohttp.SocketFactoryType | None = no_link_local
+    ) -> None:
         self._settings = settings
+        self._sockets = sockets
         self._session: aiohttp.ClientSession | None = None
         self.lanes = asyncio.Semaphore(_LANES)
         """Bounds how many large bodies are on their way out at a time, and the memory they take."""
@@ -170,7 +200,7 @@ class Client:
     def _opened(self) -> aiohttp.ClientSession:
         if self._session is None:
             self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=_CONNECTIONS),
+                connector=aiohttp.TCPConnector(limit=_CONNECTIONS, socket_factory=self._sockets),
                 auto_decompress=False,
                 read_bufsize=CHUNK,
                 cookie_jar=aiohttp.DummyCookieJar(),

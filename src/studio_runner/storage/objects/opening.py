@@ -24,6 +24,7 @@ class Opener:
     def __init__(self, settings: StorageSettings) -> None:
         self._settings = settings
         self._client = Client(settings)
+        self._own = Client(settings, None)
 
     def bucket(self, location: Location, access: Access) -> ObjectStore:
         """Of `s3://` and `gs://`."""
@@ -41,6 +42,7 @@ class Opener:
 
     async def close(self) -> None:
         await self._client.close()
+        await self._own.close()
 
     def _scheme(self, host: str, access: Access) -> str:
         name, _, port = host.lower().partition(":")
@@ -68,7 +70,7 @@ class Opener:
 
     @cached_property
     def _own_token(self) -> OwnToken:
-        return OwnToken(self._client)
+        return OwnToken(self._own)
 
 
 def _authorization(credentials: Credentials | None) -> str:

@@ -75,9 +75,10 @@ class ObjectStore:
         async with self._requests.ask(ask) as reply:
             if etag and self._versions.etag(reply.headers) not in {"", etag}:  # it heeds no condition
                 raise PreconditionFailedError(f"{self._requests.address(ask.key)} is another version now")
-            body = await reply.read()
-            if reply.status != 206:
-                body = body[start:end]
+            if reply.status == 206:
+                body = await reply.first(end - start)
+            else:
+                body = (await reply.first(end))[start:end]
         if len(body) != end - start:
             raise PassingError(
                 f"{self._requests.address(ask.key)}: {len(body):,} bytes came of the {end - start:,} asked for"

@@ -14,6 +14,10 @@ from studio_runner.storage.objects.retry import PassingError
 _NO_SUCH_HOST = {socket.EAI_NONAME, getattr(socket, "EAI_NODATA", socket.EAI_NONAME)}
 
 
+class OffLimitsError(OSError):
+    """No connection is made to this address."""
+
+
 @contextmanager
 def transport_faults(endpoint: str) -> Iterator[None]:
     """Turn what requests to `endpoint` meet on their way into PassingError or StorageUnavailableError."""
@@ -21,10 +25,23 @@ def transport_faults(endpoint: str) -> Iterator[None]:
         yield
     except (aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError) as error:
         raise ArtifactInvalidError(f"{endpoint} is no address of a web server") from error
+    except ValueError as error:  # of a name that is none, or of a header with a line break in it
+        raise ArtifactInvalidError(
+            f"{endpoint} cannot be asked: {error}", hint="correct the address, or the credentials that belong to it"
+        ) from error
     except TimeoutError as error:
         raise PassingError(f"{endpoint} does not answer in time") from error
     except (aiohttp.ClientError, OSError) as error:
-        raise (_final(error, endpoint) or _passing(error, endpoint)) from error
+        raise (_off_limits(error, endpoint) or _final(error, endpoint) or _passing(error, endpoint)) from error
+
+
+def _off_limits(error: Exception, endpoint: str) -> StorageUnavailableError | None:
+    reason = getattr(error, "os_error", None)
+    if not isinstance(reason, OffLimitsError):
+        return None
+    return StorageUnavailableError(
+        f"{endpoint}: {reason}", hint="correct the address of the artifact or of its store"
+    )
 
 
 def _final(error: Exception, endpoint: str) -> StorageUnavailableError | None:

@@ -91,9 +91,10 @@ class WebStore:
         async with self._ask(key, headers) as reply:
             if etag and _described(key, reply).etag != etag:  # it heeds no condition
                 raise PreconditionFailedError(f"{self._address(key)} is another version now")
-            body = await reply.read()
-            if reply.status != 206:
-                body = body[wanted]
+            if reply.status == 206:
+                body = await reply.first(wanted.stop - wanted.start)
+            else:
+                body = (await reply.first(wanted.stop))[wanted]
         if len(body) != wanted.stop - wanted.start:
             raise PassingError(f"{self._address(key)}: the answer ended before its end")
         return body
