@@ -64,7 +64,7 @@ def check(data: bytes) -> None:
         _requirements(text.split("\n"), target)
     for scheme in ("docker", "dockerhub", "oras", "library", "shub"):
         _reference(scheme, text)
-    _address(text)
+    _address(data.decode(errors="replace"))  # messages have no others
 
 
 def _requirements(lines: list[str], target: Target) -> None:
