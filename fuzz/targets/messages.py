@@ -18,7 +18,20 @@ WORDS = (
     *(b'"experiment"', b'"config"', b'"key"', b'"pythonver"', b'"filename"', b'"args"', b'"artifacts"', b'"env"'),
     *(b'"qualified"', b'"url"', b'"mutable"', b'"unpack"', b'"hash"', b'"credentials"', b'"aws"', b'"jwt"'),
     *(b'"resources_needed"', b'"ram"', b'"gpuMem"', b'"max_duration"', b'"time_added"', b'"saveFrequency"'),
-    *(b"null", b"true", b"1e400", b"NaN", b'"\\ud800"', b'"\\u0000"', b"s3://", b"file://", b"docker://", b"[[[["),
+    *(
+        b"null",
+        b"true",
+        b"1e400",
+        b"NaN",
+        b'"\\ud800"',
+        b'"\\u0000"',
+        b"s3://",
+        b"file://",
+        b"docker://",
+        b"[[[[",
+        b"%00",
+        b"@",
+    ),
 )
 _COMPONENT = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,47}")
 

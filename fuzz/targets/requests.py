@@ -19,7 +19,20 @@ _SAMPLES = tuple(path.read_bytes() for path in sorted(SAMPLES.glob("*.json")))
 _SECRETS = ("access_key", "secret_access_key", "session_token", "password", "token")
 _AWKWARD: tuple[Any, ...] = (
     *(None, True, 0, -1, 3, 2.5, 1e308, 10**400, "", "x", "..", "/etc/passwd", "<no value>", "1h30m", "3gb", "٣"),
-    *("\0", "\ud800", "a/b", "-m", "s3://host/bucket/key.tar", "file:///tmp/x", "x" * 300, [], {}, [[]], [None]),
+    *(
+        "\0",
+        "\ud800",
+        "a/b",
+        "-m",
+        "s3://host/bucket/key.tar",
+        "https://%00:x%ff@[::1]/k",
+        "file:///tmp/x",
+        "x" * 300,
+        [],
+        {},
+        [[]],
+        [None],
+    ),
     *({"": ""}, {"a": {"b": None}}, ["a", "b'"], "%PATH%", "é" * 130),
 )
 

@@ -95,8 +95,8 @@ def _reference(scheme: str, text: str) -> None:
 
 def _address(text: str) -> None:
     mask_urls(text)
-    credentials_in_address(text)
     try:
+        credentials_in_address(text)
         location = Location.parse(text)
     except NotAcceptedError as error:
         str(error).encode()
