@@ -2,6 +2,7 @@
 # make lint   style, types, layers                          make bench  the figures in docs/reference/benchmarks.md
 # make audit  dependencies, licences, secrets in the history
 # make faults 500 experiments in a storm of failures        make docs   the generated reference
+# make fuzz   hostile input, ten minutes a target
 # make test-cgroup2  control groups of version 2, in a virtual machine
 # Each target does all of its own set-up; a fresh machine needs Python 3.11 or newer and make.
 
@@ -11,7 +12,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 RUNNER := $(BIN)/studio-runner
 
-.PHONY: setup setup-dev test-servers demo test test-fast test-cgroup2 lint audit format bench faults docs constraints clean
+.PHONY: setup setup-dev test-servers demo test test-fast test-cgroup2 lint audit format bench faults fuzz docs constraints clean
 
 setup: $(VENV)/.installed            ## the runner in .venv
 setup-dev: $(VENV)/.installed-dev    ## and what its tests and checks need
@@ -65,6 +66,17 @@ bench: setup-dev test-servers
 faults: setup-dev test-servers       ## FAULTS="--experiments 100 --seed 7" for others than the usual
 	$(BIN)/python -m faults $(FAULTS)
 
+FUZZ_SECONDS ?= 600
+fuzz: $(VENV)/.installed-fuzz        ## FUZZ="units keys" for some of the targets, FUZZ_SECONDS=60 for each
+	$(BIN)/python -m fuzz --seconds $(FUZZ_SECONDS) $(FUZZ)
+
+NO_ATHERIS := no wheel of atheris for this Python and machine (Linux on x86-64 has them): nothing is fuzzed. \
+  make test runs all targets without it
+$(VENV)/.installed-fuzz: $(VENV)/.installed-dev requirements/fuzz.txt
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes --only-binary :all: \
+	  -r requirements/fuzz.txt || { echo "$(NO_ATHERIS)" >&2; exit 1; }
+	touch $@
+
 docs: setup-dev                      ## the generated parts of docs/reference
 	$(BIN)/python scripts/generate_reference.py
 
@@ -72,4 +84,4 @@ constraints: setup-dev               ## newest versions into requirements/
 	scripts/constraints $(BIN)/uv
 
 clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis fuzz/campaigns

@@ -164,3 +164,28 @@ def test_what_a_person_sees_of_a_failure():
     assert fields["duration"] == "1m30s"
     assert fields["peak memory"] == "5 MB"
     assert "project" not in fields
+
+
+@pytest.mark.parametrize("name", ["info", "owner", "project", "author"])
+async def test_half_a_surrogate_pair_in_a_message_keeps_no_record_from_being_written(records, name):
+    await records.create(experiment("k1", **{name: "x\ud800"}))
+    await records.update("k1", {"status": "running"})
+    document = (await records.read("k1")).document
+    assert (document["status"], document[name]) == ("running", "x\ud800")
+
+
+async def test_a_record_nested_too_deep_is_passed_over(tmp_path):
+    (tmp_path / "experiments").mkdir()
+    (tmp_path / "experiments" / "k1").write_bytes(b'{"x":' * 5000 + b"1" + b"}" * 5000)
+    (tmp_path / "experiments" / "k2").write_bytes(b'{"x":' * 300 + b"1" + b"}" * 300)
+    records = Records(DirectoryDocuments(tmp_path))
+    assert await records.read("k1") is None
+    assert await records.read("k2") is None
+    assert list(await records.list()) == []
+
+
+async def test_a_key_of_many_bytes_is_no_trouble(records):
+    assert await records.read("é" * 200) is None
+    await records.create(experiment("é" * 127))
+    await records.create(experiment("é" * 126 + "e"))
+    assert (await records.read("é" * 127)).document["key"] == "é" * 127

@@ -12,6 +12,9 @@ from studio_runner.reports.records import Record
         {"resources_needed": "much"},
         {"time_added": 1e300, "time_started": float("nan"), "time_finished": float("inf")},
         {"studio_runner": {"peak_memory": "x", "cpu_seconds": "y", "exit_code": "z"}},
+        {"time_added": 10**400, "time_started": -(10**400)},
+        {"studio_runner": {"peak_memory": 10**400, "cpu_seconds": float("inf")}},
+        {"studio_runner": {"attempts": [{"started": 10**400, "reserved": {"memory": 10**400, "disk": True}}]}},
         {"studio_runner": 7, "status": {}, "project": []},
     ],
 )

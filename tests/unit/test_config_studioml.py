@@ -130,3 +130,40 @@ def test_the_homes_file_comes_before_the_users_and_no_file_is_fine(tmp_path):
 
 def test_credentials_are_not_in_the_representation():
     assert "s3cr3t" not in repr(parse(TYPICAL, SECRET="s3cr3t", ACCESS="s3cr3t"))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *(
+            "a: !!int ''",
+            "a: !!int x",
+            "a: !!float ''",
+            "a: !!bool x",
+            "a: !!timestamp x",
+            "a: " + "1:" * 300 + "1.0",
+        ),
+        *("a: &a [*a]", "a: &a {b: *a}", "[" * 60 + "]" * 60, "[" * 2000),
+    ],
+    ids=lambda text: text[:20],
+)
+def test_what_yaml_itself_stumbles_over_is_told(text):
+    with pytest.raises(ConfigError, match=r"config\.yaml"):
+        parse_studio_config(text, Path("config.yaml"), {})
+
+
+def test_aliases_of_aliases_fill_no_memory():
+    lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
+    lines += [f"a{level}: &a{level} [" + ", ".join([f"*a{level - 1}"] * 10) + "]" for level in range(1, 12)]
+    with pytest.raises(ConfigError, match="more than 100,000 values"):
+        parse_studio_config("\n".join(lines), Path("config.yaml"), {})
+
+
+def test_a_number_too_long_to_be_spelled_is_kept_as_text():
+    config = parse_studio_config(f"queue: 0x{'f' * 5000}", Path("config.yaml"), {})
+    assert config.queue == f"0x{'f' * 5000}"
+
+
+def test_of_two_keys_of_one_name_the_last_counts():
+    config = parse_studio_config("env:\nenv:\n  N: 010\n", Path("config.yaml"), {})
+    assert config.env == {"N": "010"}

@@ -218,6 +218,43 @@ def test_requirement_name(line, name):
     assert requirement_name(line) == name
 
 
+@pytest.mark.parametrize("place", ["/x/-r-1.0.tar.gz", "file:///x/-r-1.0.tar.gz", "./-e-1.0.zip"])
+def test_the_name_of_a_file_becomes_no_option_of_the_installer(place):
+    assert read(place).lines == ()
+    assert read(f"six @ file:///x/{place.rpartition('/')[2]}").lines == ("six",)
+
+
+@pytest.mark.parametrize("egg", ["-r /etc/passwd #", "-f x", "--index-url http://host", "-"])
+def test_the_name_after_an_address_becomes_no_option_of_the_installer(egg):
+    assert read(f"-e git+https://host/repo#egg={egg}").lines == ("git+https://host/repo",)
+
+
+@pytest.mark.parametrize("line", ["x @ file://[", "file://[", "-e x @ file://[", "x @ file:///" + "a" * 5000])
+def test_a_file_that_none_can_be_is_not_on_this_machine(line):
+    assert read(line).lines in ((), ("x",))
+    assert "not on this machine" in read(line).notes[0] or "on the sender's machine" in read(line).notes[0]
+
+
+def test_an_index_of_no_possible_host_is_refused():
+    with pytest.raises(EnvironmentFailedError, match="http or https URL"):
+        read("-i http://[")
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        ("six==1.${TOKEN}", "six==1.16"),
+        ("x @ file:///none/${TOKEN}-1.0.tar.gz",),
+        ("/none/${TOKEN}-1.0.tar.gz",),
+        ("-e /none/${TOKEN}-1.0.tar.gz",),
+    ],
+)
+def test_no_note_says_what_a_variable_holds(lines):
+    found = read(*lines, variables={"TOKEN": "s3cr3t"})
+    assert found.notes
+    assert "s3cr3t" not in "".join(found.notes)
+
+
 def test_a_few_letters_do_not_stand_for_gigabytes():
     with pytest.raises(EnvironmentFailedError, match="too long"):
         read_requirements(["${A}" * 4000], {"A": "x" * 100_000}, PYTHON_3)

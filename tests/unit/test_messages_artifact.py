@@ -3,6 +3,7 @@ import json
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from studio_runner.messages.artifact import Artifact, Credentials, Location
 from studio_runner.messages.request import parse_request
@@ -236,3 +237,10 @@ def test_without_credentials_anywhere_there_are_none():
     document = {"experiment": {"key": "k", "artifacts": {"x": {"qualified": "s3://h/b/k"}}}}
     request = parse_request(json.dumps(document).encode())
     assert request.credentials(request.artifacts["x"]) is None
+
+
+@pytest.mark.parametrize("address", ["https://us%00er@h/k", "s3://user:canary%00@h/b/k"])
+def test_an_address_of_which_no_credentials_can_be_made_is_refused(address):
+    with pytest.raises(ValidationError, match="without NUL characters") as caught:
+        Artifact.model_validate({"qualified": address})
+    assert "canary" not in str(caught.value)

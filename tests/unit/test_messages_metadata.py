@@ -1,6 +1,6 @@
 import json
-import sys
 
+import jsonpatch
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -139,6 +139,7 @@ def test_a_copy_and_its_origin_go_separate_ways():
         ["add"],
         [{}],
         [{"op": "append", "path": "/text", "value": "x"}],
+        [{"op": {}, "path": "/text", "value": "x"}],
         [{"op": "add", "value": 1}],
         [{"op": "add", "path": 5, "value": 1}],
         [{"op": "add", "path": "nowhere", "value": 1}],
@@ -411,9 +412,46 @@ def test_a_host_name_becomes_part_of_a_file_name():
     assert document_name("a/b c", 62) == "scrape-host-a_b_c-000010.json"
 
 
-def test_the_patch_library_is_loaded_by_the_first_patch_only(monkeypatch):
-    monkeypatch.delitem(sys.modules, "jsonpatch", raising=False)
-    document = fed({"a": 1}, b"[not a patch]")
-    assert "jsonpatch" not in sys.modules
-    fed([], document=document)
-    assert "jsonpatch" in sys.modules
+@unhurried
+@given(st.lists(operations, max_size=5))
+def test_a_patch_does_what_the_library_does_or_nothing(patch):
+    before = {"text": "t", "list": [1, [2]], "deep": {"x": {"y": 1}}}
+    document = fed(before, patch)
+    if document.refused:
+        assert content(document) == before
+    else:
+        patched = jsonpatch.apply_patch({**before, "studioml": {}}, patch)
+        assert content(document) == {name: value for name, value in patched.items() if name != "studioml"}
+
+
+@pytest.mark.parametrize(
+    "patch",
+    [
+        [{"op": "move", "from": "/list/0", "path": "/list/0/x"}],
+        [{"op": "test", "path": "/one", "value": True}],
+        [{"op": "test", "path": "/list", "value": [1, {"a": 1}]}],
+        [{"op": "replace", "path": "/list/-", "value": 1}],
+        [{"op": "remove", "path": "/list/00"}],
+        [{"op": "add", "path": "/one/x", "value": 1}],
+        [{"op": "add", "path": "", "value": {}}],
+    ],
+    ids=str,
+)
+def test_no_patch_is_read_more_kindly_than_the_standard_has_it(patch):
+    before = {"one": 1, "list": [1, {"a": True}, {}]}
+    document = fed(before, [{"op": "add", "path": "/new", "value": 1}, *patch])
+    assert (content(document), document.refused) == (before, 1)
+
+
+def test_short_patches_cannot_keep_the_runner_busy():
+    document = fed({"many": list(range(9000)), "text": "x" * 400_000})
+    for _ in range(3000):
+        fed(
+            [{"op": "copy", "from": "/text", "path": "/b"}, {"op": "test", "path": "/none", "value": 1}],
+            [{"op": "move", "from": "/many", "path": "/b"}, {"op": "move", "from": "/b", "path": "/many"}],
+            document=document,
+        )
+    assert document.refused > 5000
+    assert content(document) == {"many": list(range(9000)), "text": "x" * 400_000}
+    fed([{"op": "add", "path": "/many/-", "value": 1}], document=document)
+    assert content(document)["many"][-1] == 1

@@ -1,6 +1,7 @@
 import contextlib
 import copy
 import json
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -540,6 +541,16 @@ def test_gpus_are_read_in_all_the_spellings_of_clients(gpus, gpu_mem, gpu_count,
 def test_a_number_of_gpus_that_is_none_is_refused(name, value):
     with pytest.raises(ValueError, match="whole number"):
         Resources.model_validate({name: value})
+
+
+def test_a_number_without_a_value_behind_a_million_others_costs_no_memory():
+    tracemalloc.start()
+    body = b'{"x":' + b"[" * 90 + b"0," * 300_000 + b"NaN" + b"]" * 90 + b"}"
+    with pytest.raises(InvalidMessageError, match="found NaN"):
+        parse_request(body)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < 50 << 20
 
 
 @pytest.mark.parametrize(

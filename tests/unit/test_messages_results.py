@@ -111,3 +111,8 @@ def test_what_are_no_results_is_told(body, path):
 )
 def test_only_a_plain_stop_is_one(body, stop):
     assert stop_requested(body[:200_000]) is stop
+
+
+def test_a_time_of_hundreds_of_digits_is_none():
+    found = parse_results(b'{"exit_msg": "ok", "time_started": 1%b, "time_finished": 5}' % (b"0" * 400))
+    assert (found.time_started, found.time_finished) == (None, 5.0)

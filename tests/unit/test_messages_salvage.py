@@ -28,3 +28,8 @@ def test_the_valid_parts_of_the_configuration_are_kept():
 def test_where_nothing_can_be_read_there_is_nothing(content):
     assert salvaged_experiment(content) is None
     assert salvaged_config(content) is None
+
+
+def test_a_key_is_not_salvaged_from_what_is_nested_too_deep_to_be_written_again():
+    deep = b'{"experiment":{"key":"k","x":' + b"[" * 900 + b"]" * 900 + b"}}"
+    assert salvaged_experiment(deep) is None

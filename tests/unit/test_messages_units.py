@@ -138,7 +138,7 @@ def test_any_value_gives_a_bounded_quantity_or_a_refusal(value):
             quantity = parse(value)
         except ValueError:
             continue
-        assert quantity is None or (0 < quantity <= CEILING and math.isfinite(quantity))
+        assert quantity is None or (0 < quantity < CEILING and math.isfinite(quantity))
 
 
 @unhurried
@@ -191,3 +191,8 @@ def test_durations_are_shown_briefly(seconds, shown):
 )
 def test_sizes_are_shown_briefly(size, shown):
     assert format_size(size) == shown
+
+
+def test_a_duration_that_reaches_the_ceiling_when_it_becomes_a_float_is_refused():
+    with pytest.raises(ValueError, match="below 2\\^63"):
+        parse_duration(CEILING - 1)

@@ -322,3 +322,21 @@ def test_what_is_left_out_does_not_lead_the_runner_elsewhere(path, tmp_path):
     assert victim.read_bytes() == b"of the runner"
     assert list(elsewhere.iterdir()) == []
     assert find_gap((path.parent.with_name("moved") / path.name).read_bytes()) is not None
+
+
+def test_a_script_that_cuts_its_output_short_does_not_stop_the_runner(path):
+    with Output(path, LIMIT) as output:
+        output.write(lines(400))
+        os.truncate(path, 0)
+        output.write(lines(2000, start=400))
+    assert path.read_bytes().endswith(b"line 002399\n")
+    assert len(path.read_bytes()) <= LIMIT
+
+
+@pytest.mark.parametrize("omitted", [b"9" * 19, b"9" * 5000])
+async def test_a_marker_with_numbers_of_many_digits_is_none(path, omitted):
+    """Whatever a script prints or writes there, those who follow must not fail of it."""
+    forged = b"\n[studio-runner] %b bytes left out here, after the first 0\n" % omitted
+    path.write_bytes(forged + forged.replace(b"first 0", b"first " + omitted))
+    assert find_gap(path.read_bytes()) is None
+    assert b"".join([piece async for piece in follow(path, lambda: True)]) == path.read_bytes()

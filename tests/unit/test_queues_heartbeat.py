@@ -200,3 +200,25 @@ def test_a_failing_heartbeat_is_said_once_and_again_after_it_recovered(tmp_path,
     runners.write_text("in the way again")
     heartbeat.beat()
     assert caplog.text.count("heartbeat failed") == 2
+
+
+@pytest.mark.parametrize("field", ["host", "boot", "namespace", "pid", "start"])
+@pytest.mark.parametrize("value", [None, [], {}, True, "\0", "../..", 1.5])
+def test_a_heartbeat_of_this_machine_with_something_odd_in_it_proves_nobody_dead(
+    roster, clock, tmp_path, field, value
+):
+    mark = {**asdict(ProcessMark.own()), field: value}
+    if isinstance(value, str) and field != "pid":
+        mark["boot"] = "another-boot"
+    (tmp_path / "odd").write_text(json.dumps(mark))
+    assert roster.dead([]) == set()
+
+
+def test_a_heartbeat_nested_deep_is_none(roster, tmp_path):
+    (tmp_path / "odd").write_bytes(b"[" * 4096)
+    assert roster.dead([]) == set()
+
+
+def test_a_pipe_in_the_place_of_a_heartbeat_keeps_nobody_waiting(roster, tmp_path):
+    os.mkfifo(tmp_path / "odd")
+    assert roster.dead([]) == set()

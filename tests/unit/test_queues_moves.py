@@ -98,3 +98,23 @@ def test_a_failed_write_leaves_nothing(place):
     with pytest.raises(OSError):
         moves.write_whole(place.incoming, place.messages / "taken", b"{}")
     assert list(place.incoming.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "note", [b"[" * 5000, b'{"reason":"r","at":1e300}', b'{"reason":"r","at":1' + b"0" * 400 + b"}", b"[]", b"7"]
+)
+def test_a_reason_that_cannot_be_read_was_not_kept(place, claim, note):
+    moves.set_aside(place, claim, MessageName("a", 1), moves.Parting("no", "host.1"))
+    (place.dead / "a~tried1.reason.json").write_bytes(note)
+    [letter] = keeping.dead_letters(place)
+    assert letter.reason == "the reason was not kept"
+
+
+def test_a_pipe_among_the_dead_letters_keeps_nobody_waiting(place, claim):
+    moves.set_aside(place, claim, MessageName("a", 1), moves.Parting("no", "host.1"))
+    (place.dead / "a~tried1.reason.json").unlink()
+    os.mkfifo(place.dead / "a~tried1.reason.json")
+    assert keeping.dead_letters(place)[0].reason == "the reason was not kept"
+    os.mkfifo(place.dead / "pipe")
+    with pytest.raises(OSError, match="not a regular file"):
+        keeping.dead_letters(place)

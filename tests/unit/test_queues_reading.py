@@ -153,3 +153,13 @@ def test_messages_are_never_written_to(tmp_path):
     path.chmod(0o400)
     read_message(path)
     assert stat.S_IMODE(path.stat().st_mode) == 0o400
+
+
+def test_what_is_no_file_is_refused_and_not_left_open(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to("/dev/zero")
+    before = os.listdir("/proc/self/fd")
+    for path in (tmp_path, tmp_path / "pipe", tmp_path / "link"):
+        with pytest.raises(OSError):
+            read_message(path)
+    assert os.listdir("/proc/self/fd") == before

@@ -1,5 +1,6 @@
 """Archives that want out, or too much. Each is made by tarfile, which writes whatever it is told."""
 
+import bz2
 import io
 import os
 import re
@@ -19,6 +20,7 @@ from studio_runner.storage.archive import Unpacker
 from studio_runner.storage.budget import DiskBudget
 from studio_runner.storage.links import confined
 from studio_runner.storage.scan import fingerprint
+from studio_runner.storage.tar import END, Member, encode
 
 
 @pytest.fixture
@@ -346,3 +348,29 @@ def test_whatever_it_holds_every_link_stays_inside(inside: Path, members: list[t
     root = os.path.realpath(made)
     for path in made.rglob("*"):
         assert os.path.realpath(path) == root or os.path.realpath(path).startswith(f"{root}/")
+
+
+def fed(unpacker: Unpacker, archive: bytes) -> None:
+    unpacker.feed(archive)
+    unpacker.close()
+
+
+def of_zeros(*heads: bytes) -> bytes:
+    """Each head and 100 MiB of zeros, compressed to next to nothing."""
+    packer, zeros = bz2.BZ2Compressor(), bytes(1 << 20)
+    pieces = [packer.compress(head) + b"".join(packer.compress(zeros) for _ in range(100)) for head in heads]
+    return b"".join((*pieces, packer.flush()))
+
+
+@pytest.mark.parametrize(
+    "archive",
+    [
+        pytest.param(of_zeros(END), id="what follows its end"),
+        pytest.param(of_zeros(encode(Member(b"label", b"V", 0, 100 << 20, 0))), id="a label"),
+        pytest.param(bz2.compress((encode(Member(b"x", b"x", 0, 1 << 20, 0)) + bytes(1 << 20)) * 70), id="headers"),
+    ],
+)
+def test_a_small_archive_cannot_stand_for_endless_nothing(inside, archive):
+    assert len(archive) < 20_000
+    with Unpacker(inside, DiskBudget(1 << 20)) as unpacker, pytest.raises(ArtifactInvalidError, match="no part of"):
+        fed(unpacker, archive)

@@ -191,6 +191,15 @@ def test_a_runner_without_gpus_says_so():
     assert figures(Metrics())["studio_runner_capacity_gpus",] == 0
 
 
+async def test_names_that_are_no_text_do_not_end_the_figures():
+    metrics, queue = Metrics(), QueueFigures("local_\udcff")
+    for project in ("\ud800", "\ud801"):
+        await metrics.report(ended(subject(project=project), 10.0))
+    found = figures(metrics, replace(IDLE, running=[subject(key="\ud800")], queues=[queue]))
+    completed = {dict(labels)["project"] for name, *labels in found if name == "runner_project_completed"}
+    assert completed == {"\\ud800", "\\ud801"}
+
+
 @pytest.mark.parametrize("project", ["x" * 1_000_000, {"a": ["x"] * 100_000}])
 async def test_a_project_of_megabytes_is_not_kept(project):
     metrics = Metrics()

@@ -124,3 +124,7 @@ def test_a_project_that_is_none_is_left_out(value):
 )
 def test_a_link_is_given_where_others_can_follow_it(address, shown):
     assert dashboard_address(HttpSettings(address, "t", allow_remote=False), "trainer-7") == shown
+
+
+def test_a_key_that_is_no_text_can_be_told():
+    assert "its page" in Notice.of(Started(subject(key="\ud800"), 100.0)).text("http://h")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from studio_runner.client.results import caught_up
 from studio_runner.messages.secrets import shown_words, without_secrets
 from studio_runner.messages.units import format_duration, format_size
-from studio_runner.reports.records import Record
+from studio_runner.reports.records import Record, quantity
 
 if TYPE_CHECKING:  # what looks into stores reads messages, and a list of experiments does not
     from studio_runner.client.artifact_files import Stored
@@ -119,7 +119,7 @@ class Details:
         document, own = self.record.document, self.record.own
         line = summary(self.record, now)
         requirements, resources = document.get("pythonenv"), document.get("resources_needed")
-        memory, cpu = own.get("peak_memory"), own.get("cpu_seconds")
+        memory, cpu = quantity(own.get("peak_memory")), quantity(own.get("cpu_seconds"))
         found: dict[str, Any] = {
             "key": line.key,
             "status": f"{line.status} ({line.stage})" if line.stage else line.status,
@@ -140,8 +140,8 @@ class Details:
             "limit": document.get("max_duration"),
             **{label: _moment(self.record.time(name)) for name, label in _TIMES.items()},
             "duration": None if line.duration is None else format_duration(line.duration),
-            "peak memory": format_size(memory) if memory and isinstance(memory, int) else None,
-            "cpu time": format_duration(cpu) if cpu and isinstance(cpu, int | float) else None,
+            "peak memory": format_size(int(memory)) if memory else None,
+            "cpu time": format_duration(cpu) if cpu else None,
         }
         return {name: str(value) for name, value in found.items() if value not in (None, "")}
 
@@ -170,9 +170,7 @@ def _reserved(record: Record) -> str | None:
         return None
     words = [f"{share.get('cores')} core{'' if share.get('cores') == 1 else 's'}"]
     words += [
-        f"{format_size(share[kind])} {kind}"
-        for kind in ("memory", "disk")
-        if isinstance(share.get(kind), int) and share[kind]
+        f"{format_size(int(amount))} {kind}" for kind in ("memory", "disk") if (amount := quantity(share.get(kind)))
     ]
     listed = share.get("gpus")
     gpus = [gpu for gpu in listed if isinstance(gpu, Mapping)] if isinstance(listed, list) else []

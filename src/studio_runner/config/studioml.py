@@ -18,6 +18,11 @@ from studio_runner.messages import units
 
 FILE_NAME = "config.yaml"
 _VARIABLE = re.compile(r"\$(?:(\w+)|\{([^}]*)\})", re.ASCII)
+_MOST_VALUES = 100_000
+"""In one file, each counted wherever an alias puts it."""
+_DEEPEST = 50
+_LONGEST_NUMBER = 4096
+"""Bits; Python spells no number of many thousands of digits."""
 
 
 @dataclass(frozen=True)
@@ -72,17 +77,35 @@ def parse_studio_config(text: str, path: Path, environ: Mapping[str, str]) -> St
 
 
 def _load(text: str, path: Path) -> tuple[yaml.Node | None, object]:
-    loader = yaml.SafeLoader(text)
     try:
+        loader = yaml.SafeLoader(text)
         node = loader.get_single_node()
+        _check_size(node, path)
         return node, loader.construct_document(node) if node is not None else {}
     except yaml.MarkedYAMLError as error:
         line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
         raise ConfigError(f"{path}{line} is not YAML: {error.problem}") from error
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise ConfigError(f"{path} is not YAML: {error}") from error
-    finally:
-        loader.dispose()
+    # PyYAML has its own errors for the defects that it foresees, and Python's for tagged values (`!!int x`)
+    except (yaml.YAMLError, ValueError, TypeError, AttributeError, LookupError, ArithmeticError) as error:
+        raise ConfigError(f"{path} is not YAML, or a value is not what its tag says: {error}") from error
+    except RecursionError as error:
+        raise ConfigError(f"{path} is nested too deep") from error
+
+
+def _check_size(root: yaml.Node | None, path: Path) -> None:
+    """Aliases can make a short file endless."""
+    count, waiting = 0, [(root, 0)]
+    while waiting:
+        node, depth = waiting.pop()
+        count += 1
+        if count > _MOST_VALUES or depth > _DEEPEST:
+            raise ConfigError(
+                f"{path} holds more than {_MOST_VALUES:,} values, or more than {_DEEPEST} in one another"
+            )
+        if isinstance(node, yaml.SequenceNode):
+            waiting += [(inner, depth + 1) for inner in node.value]
+        elif isinstance(node, yaml.MappingNode):
+            waiting += [(inner, depth + 1) for pair in node.value for inner in pair]
 
 
 @dataclass(frozen=True)
@@ -94,6 +117,7 @@ class _File:
     raw: object
 
     def read(self, environ: Mapping[str, str]) -> StudioConfig:
+        """ConfigError for what is of another kind than it must be."""
         if not isinstance(self.raw, dict):
             raise self._wrong((), self.raw, "a mapping of keys to values")
         document = {**_substituted(_plain(self.raw), environ), **self._environment(environ)}
@@ -172,7 +196,7 @@ class _File:
         node = self.node
         for key in keys:
             members = node.value if isinstance(node, yaml.MappingNode) else ()
-            node = next((value for name, value in members if name.value == key), None)
+            node = next((value for name, value in reversed(members) if name.value == key), None)  # the last counts
         return node
 
     def _wrong(self, keys: tuple[str, ...], found: object, accepted: str) -> ConfigError:
@@ -194,9 +218,11 @@ def _described(found: object) -> str:
 def _plain(value: object) -> Any:
     """What YAML has and JSON has not (dates, keys that are no text) as text: requests are JSON."""
     if isinstance(value, dict):
-        return {str(key): _plain(member) for key, member in value.items()}
+        return {str(_plain(key)): _plain(member) for key, member in value.items()}
     if isinstance(value, list):
         return [_plain(member) for member in value]
+    if isinstance(value, int) and value.bit_length() > _LONGEST_NUMBER:
+        return hex(value)
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
     return value if isinstance(value, str | int | float | None) else str(value)

@@ -11,6 +11,7 @@ from packaging.utils import (
     InvalidSdistFilename,
     InvalidWheelFilename,
     canonicalize_name,
+    is_normalized_name,
     parse_sdist_filename,
     parse_wheel_filename,
 )
@@ -107,6 +108,7 @@ class _Reader:
         self._variables = variables
         self._target = target
         self._lines: dict[str, str] = {}
+        self._sent: dict[str, str] = {}
         self._options: list[tuple[str, str]] = []
         self._notes: list[str] = []
         self._secrets: set[str] = set()
@@ -168,6 +170,10 @@ class _Reader:
     def _note(self, text: str, sent: str) -> None:
         self._notes.append(f"{mask_url(sent)}: {text}")
 
+    def _note_instead(self, instead: str, line: str, sent: str) -> None:
+        shown = instead if line in sent else "what its name says"  # with variables put in it may hold a secret
+        self._note(f"that file is not on this machine, {shown} is installed instead", sent)
+
     def _requirement(self, line: str, sent: str) -> None:
         name = requirement_name(line)
         if name in _INTERPRETER_PARTS or (name == "argparse" and _has_argparse(self._target.version)):
@@ -184,20 +190,22 @@ class _Reader:
 
     def _keep(self, line: str, sent: str) -> None:
         """Put the line on the list; of two pins of one package the last counts, as two can never be satisfied."""
+        if line.startswith("-"):  # whatever it was made of: an option is taken by `_option` or not at all
+            raise _refused(sent, "it would be an option of the installer")
         pin = _PIN.fullmatch(line)
         key = f"{canonicalize_name(pin.group(1))}==" if pin else line
         if pin and self._lines.get(key, line) != line:
-            self._note(f"used instead of {self._lines[key]}, both are in the list", sent)
+            self._note(f"used instead of {mask_url(self._sent[key])}, both are in the list", sent)
         self._lines.pop(key, None)
-        self._lines[key] = line
+        self._lines[key], self._sent[key] = line, sent
 
     def _named_url(self, match: re.Match[str], sent: str) -> str:
         name, extras, url, rest = match.group(1), match.group(2) or "", match.group(3), match.group(4)
-        if _VARIABLE.search(url) or urlsplit(url).scheme != "file" or _exists(url):
+        if _VARIABLE.search(url) or not url.lower().startswith("file:") or _exists(url):
             return match.group()
         pinned = _pinned(url)
         instead = f"{name}{extras}{'==' + pinned[1] if pinned else ''}"
-        self._note(f"that file is not on this machine, {instead} is installed instead", sent)
+        self._note_instead(instead, match.group(), sent)
         return instead + rest
 
     def _local(self, line: str, sent: str) -> None:
@@ -207,7 +215,7 @@ class _Reader:
             self._keep(line, sent)
         elif pinned := _pinned(path.strip()):
             instead = "==".join(pinned)
-            self._note(f"that file is not on this machine, {instead} is installed instead", sent)
+            self._note_instead(instead, line, sent)
             self._keep(instead + (f" ;{rest}" if rest else ""), sent)
         else:
             self._note("left out, that directory is on the sender's machine", sent)
@@ -224,6 +232,7 @@ class _Reader:
         url, _, fragment = place.partition("#")
         parts = dict(part.partition("=")[::2] for part in fragment.split("&"))
         name = parts.pop("egg", "").split("[")[0]
+        name = name if requirement_name(name) else ""
         rest = "&".join(f"{key}={value}" for key, value in parts.items() if key)
         self._keep((f"{name} @ " if name else "") + url + (f"#{rest}" if rest else ""), sent)
 
@@ -269,7 +278,10 @@ def _has_argparse(version: tuple[int, ...]) -> bool:
 
 
 def _is_web(url: str) -> bool:
-    return urlsplit(url).scheme in ("http", "https")
+    try:
+        return urlsplit(url).scheme in ("http", "https")
+    except ValueError:  # no host looks like that
+        return False
 
 
 def _is_local(line: str) -> bool:
@@ -280,12 +292,21 @@ def _is_local(line: str) -> bool:
 
 
 def _path(place: str) -> str:
-    return unquote(urlsplit(place).path) if place.startswith("file:") else place
+    """Of a file's URL; empty when that is none."""
+    if not place.lower().startswith("file:"):
+        return place
+    try:
+        return unquote(urlsplit(place).path)
+    except ValueError:
+        return ""
 
 
 def _exists(place: str) -> bool:
     path = Path(_path(place))
-    return path.is_absolute() and path.exists()
+    try:
+        return path.is_absolute() and path.exists()
+    except (OSError, ValueError):  # no file can have such a name, or nobody may look there
+        return False
 
 
 def _pinned(place: str) -> tuple[str, str] | None:
@@ -293,11 +314,10 @@ def _pinned(place: str) -> tuple[str, str] | None:
     file = Path(_path(place).rstrip("/")).name
     try:
         name, version, *_ = parse_wheel_filename(file)
-        return name, str(version)
     except InvalidWheelFilename:
-        pass
-    try:
-        name, found = parse_sdist_filename(file)
-    except InvalidSdistFilename:
-        return None
-    return name, str(found)
+        try:
+            name, version = parse_sdist_filename(file)
+        except InvalidSdistFilename:
+            return None
+    # `-r-1.0.tar.gz` would become an option of the installer's
+    return (name, str(version)) if is_normalized_name(name) else None

@@ -146,17 +146,20 @@ class Credentials(Model):
 
 
 def credentials_in_address(address: str) -> Credentials | None:
-    """Those that stand before the `@` of an address, where it has a host."""
+    """Those that stand before the `@` of an address, where it has a host; NotAcceptedError for what can be none."""
     scheme, _, rest = address.partition("://")
     userinfo, at, _ = rest.partition("/")[0].rpartition("@")
     if not at or scheme.lower() not in _WITH_HOST:
         return None
-    user, _, password = userinfo.partition(":")
-    return Credentials(plain=PlainCredentials(user=unquote(user), password=unquote(password)))
+    user, _, password = (unquote(part) for part in userinfo.partition(":"))
+    if "\0" in user + password:
+        raise NotAcceptedError(address, "a user and a password without NUL characters", found="an address with one")
+    return Credentials(plain=PlainCredentials(user=user, password=password))
 
 
 def _address(value: str) -> str:
     Location.parse(value)
+    credentials_in_address(value)  # somebody will ask for them when it is too late to refuse them
     return value
 
 

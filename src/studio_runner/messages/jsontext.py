@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable
 from typing import Any
 
 from studio_runner.errors import InvalidMessageError
@@ -20,10 +20,10 @@ def read_json(body: bytes, limit: int) -> Any:
     if len(body) > limit:
         raise InvalidMessageError("$", f"{len(body)} bytes", f"a message of at most {limit} bytes")
     value, odd_numbers = _decode(_text(body))
-    if odd_numbers:
-        _refuse_odd_number(value)
     if too_deep(body, value):
         raise InvalidMessageError("$", f"more than {MAX_DEPTH} levels of nesting", f"at most {MAX_DEPTH}")
+    if odd_numbers:
+        _refuse_odd_number(value)
     return value
 
 
@@ -107,20 +107,11 @@ def _decode(text: str) -> tuple[Any, bool]:
     return value, odd
 
 
-def _refuse_odd_number(value: Any) -> None:
-    for steps, leaf in _leaves(value):
-        if isinstance(leaf, float) and not math.isfinite(leaf):
-            raise InvalidMessageError(json_path(steps), json.dumps(leaf), "a finite number")
-
-
-def _leaves(root: Any) -> Iterator[tuple[tuple[str | int, ...], Any]]:
-    """What is neither object nor array, in the order of the document, with the steps that lead there."""
-    waiting: list[tuple[tuple[str | int, ...], Any]] = [((), root)]
-    while waiting:
-        steps, value = waiting.pop()
-        if isinstance(value, dict):
-            waiting += [((*steps, name), inner) for name, inner in reversed(value.items())]
-        elif isinstance(value, list):
-            waiting += [((*steps, index), inner) for index, inner in reversed(list(enumerate(value)))]
-        else:
-            yield steps, value
+def _refuse_odd_number(value: Any, *steps: str | int) -> None:
+    """Refuse the first in the order of the document. `value` is not nested deep."""
+    if isinstance(value, float) and not math.isfinite(value):
+        raise InvalidMessageError(json_path(steps), json.dumps(value), "a finite number")
+    if isinstance(value, dict | list):
+        for step, inner in value.items() if isinstance(value, dict) else enumerate(value):
+            if isinstance(inner, dict | list | float):
+                _refuse_odd_number(inner, *steps, step)

@@ -11,10 +11,11 @@ import math
 import re
 import time
 from collections.abc import Mapping
+from copy import deepcopy
 from typing import Any
 
 from studio_runner.messages.jsontext import too_deep
-from studio_runner.messages.patches import PatchRefusedError, apply_patch, merge
+from studio_runner.messages.patches import Patcher, PatchRefusedError, merge
 
 OURS = "studioml"
 """The member of the document that belongs to the runner."""
@@ -39,6 +40,7 @@ class Document:
         self._budget = budget
         # What scripts add to the log by patch is in the document; the runner's entries are apart and come after.
         self._document: dict[str, Any] = {OURS: {"log": []}}
+        self._patcher = Patcher(self._document, OURS)
         self._facts: dict[str, Any] = {}
         self._spent = 0  # the document is at most this large
         self._full = False
@@ -78,13 +80,13 @@ class Document:
         """Merge what the runner knows into `/studioml`: artifacts, experiment, host, load_time, start_time,
         stop_time, pipdeptree. No script can change it."""
         merge(self._facts, facts)
-        merge(self._document[OURS], facts)
+        merge(self._document[OURS], deepcopy(dict(facts)))  # patches change what is there
         self._spent += len(json.dumps(facts))
 
     def to_json(self) -> bytes:
         """The document as it is now."""
         ours = self._document[OURS]
-        merge(ours, self._facts)
+        merge(ours, deepcopy(self._facts))
         log = ours.get("log")
         shown = {**ours, "log": [*(log if isinstance(log, list) else ()), *self._log]}
         if self.refused or self.left_out or self.log_left_out:
@@ -133,11 +135,10 @@ class Document:
         if isinstance(directive, list):
             room = self._budget - self._spent - size
             try:
-                self._document, copied = apply_patch(self._document, directive, OURS, room)
+                self._spent += self._patcher.apply(directive, room)
             except PatchRefusedError:
                 self.refused += 1
                 return
-            self._spent += copied
         elif OURS in directive:
             self.refused += 1
             return

@@ -2,19 +2,25 @@
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from studio_runner.errors import StudioRunnerError
 from studio_runner.messages.jsontext import MAX_DEPTH, members, nested_deeper
 
-_OPERATIONS = frozenset({"add", "remove", "replace", "move", "copy", "test"})  # jsonpatch knows one more of its own
+_OPERATIONS = frozenset({"add", "remove", "replace", "move", "copy", "test"})
 MOST_OPERATIONS = 1000
 """In one patch."""
 MOST_MEMBERS = 10_000
 """Of the value that one operation adds, moves or copies: a short line must not keep the runner busy for long."""
 
-_INDEX = re.compile(r"[0-9]{1,9}")
+EFFORT = 2 << 20
+"""Members moved and bytes copied by all patches of one document, the refused ones included. Short lines can ask for
+both without end, and nothing else happens in the meantime."""
+
+_INDEX = re.compile(r"0|[1-9][0-9]{0,8}")
+_NO_ESCAPE = re.compile(r"~(?![01])")
+_ABSENT: Any = object()
 
 
 class PatchRefusedError(StudioRunnerError):
@@ -39,113 +45,168 @@ def merge(target: dict[str, Any], patch: Mapping[str, Any]) -> None:
                 into[name] = value
 
 
-def apply_patch(
-    document: dict[str, Any], patch: list[Any], protected: str, room: int
-) -> tuple[dict[str, Any], int]:
-    """The patched document, and the bytes that its `copy` operations added (at most `room`).
+class Patcher:
+    """Patches `document`, in place. Below its member `protected` only `add` works."""
 
-    `document` stays as it is: all of a patch applies, or nothing. Below the member `protected` only `add` may
-    work.
-    """
-    import jsonpatch  # noqa: PLC0415  few scripts print patches, and the import costs more than all else here
-
-    if len(patch) > MOST_OPERATIONS:
-        raise PatchRefusedError(f"a patch of more than {MOST_OPERATIONS} operations")
-    patching = _Patching(document, protected, room)
-    try:
-        for operation in patch:
-            patching.prepare(operation)
-            jsonpatch.JsonPatch([operation]).apply(patching.document, in_place=True)
-    # jsonpatch has its own errors for the defects that it foresees, and Python's for some that it does not
-    except (
-        jsonpatch.JsonPatchException,
-        jsonpatch.JsonPointerException,
-        TypeError,
-        LookupError,
-        ValueError,
-    ) as error:
-        raise PatchRefusedError(str(error)) from error
-    return patching.document, patching.copied
-
-
-class _Patching:
-    """A document that is being patched: what the operations change is copied first, once, and nothing else."""
-
-    def __init__(self, document: dict[str, Any], protected: str, room: int) -> None:
-        self.document = dict(document)
-        self.copied = 0
+    def __init__(self, document: dict[str, Any], protected: str) -> None:
+        self._document = document
         self._protected = protected
-        self._room = room
-        self._own: dict[int, Any] = {}  # by id; held here, so that no id is given away again
+        self._effort = EFFORT
+        self._room = self._copied = 0
+        self._undo: list[Callable[[], object]] = []
 
-    def prepare(self, operation: Any) -> None:
-        """Check the operation, and copy what it will change."""
-        if not isinstance(operation, dict) or operation.get("op") not in _OPERATIONS:
+    def apply(self, patch: Sequence[Any], room: int) -> int:
+        """All of a patch, or nothing: PatchRefusedError. Returns the bytes that it copied, at most `room`."""
+        if len(patch) > MOST_OPERATIONS:
+            raise PatchRefusedError(f"a patch of more than {MOST_OPERATIONS} operations")
+        self._room, self._copied = room, 0
+        try:
+            for operation in patch:
+                self._operate(operation)
+        except PatchRefusedError:
+            for undo in reversed(self._undo):
+                undo()
+            raise
+        finally:
+            self._undo.clear()
+        return self._copied
+
+    def _operate(self, operation: Any) -> None:
+        op = operation.get("op") if isinstance(operation, dict) else None
+        if not isinstance(op, str) or op not in _OPERATIONS:
             raise PatchRefusedError(f"an operation is not one of {', '.join(sorted(_OPERATIONS))}")
-        op, path = operation["op"], _steps(operation.get("path"))
-        self._check_place(path, op)
-        self._copy_on_the_way(path)
-        value = operation.get("value")
-        if op in {"copy", "move"}:
-            origin = _steps(operation.get("from"))
-            self._check_place(origin, op)
-            self._copy_on_the_way(origin)
-            value = self._value_at(origin)
-        self._check_size(value, len(path))
-        if op == "copy":
-            self._charge(value)
+        path = self._place(operation, "path")
+        match op:
+            case "remove":
+                self._remove(path)
+            case "move":
+                self._move(self._place(operation, "from"), path)
+            case "copy":
+                self._add(path, self._copy(self._place(operation, "from"), len(path)))
+            case _:
+                if "value" not in operation:
+                    raise PatchRefusedError(f"{op} without a value")
+                value = operation["value"]
+                _check_size(value, len(path))
+                {"add": self._add, "replace": self._replace, "test": self._test}[op](path, value)
 
-    def _check_place(self, path: Sequence[str], op: str) -> None:
+    def _place(self, operation: Mapping[str, Any], name: str) -> list[str]:
+        path = _steps(operation.get(name))
         if not path:
             raise PatchRefusedError("the whole document is not to be patched")
-        if path[0] == self._protected and (op != "add" or len(path) == 1):
+        if path[0] == self._protected and (operation["op"] != "add" or len(path) == 1):
             raise PatchRefusedError(f"below /{self._protected} only add is allowed")
+        return path
 
-    def _check_size(self, value: Any, depth: int) -> None:
-        if members(value, MOST_MEMBERS) > MOST_MEMBERS:
-            raise PatchRefusedError(f"an operation takes a value of more than {MOST_MEMBERS} members")
-        if nested_deeper(value, MAX_DEPTH - depth):
-            raise PatchRefusedError(f"the patch nests deeper than {MAX_DEPTH} levels")
+    def _add(self, path: Sequence[str], value: Any) -> None:
+        parent, name = self._at(path[:-1]), path[-1]
+        if isinstance(parent, dict):
+            self._set(parent, name, value)
+        elif isinstance(parent, list):
+            place = len(parent) if name == "-" else _index(name, len(parent) + 1)
+            parent.insert(place, value)
+            self._undo.append(lambda: parent.pop(place))
+        else:
+            raise PatchRefusedError(f"{name} would be a member of what has none")
 
-    def _charge(self, value: Any) -> None:
+    def _remove(self, path: Sequence[str]) -> Any:
+        parent, member = self._member(path)
+        value = parent.pop(member)
+        if isinstance(parent, dict):
+            self._undo.append(lambda: parent.__setitem__(member, value))
+        else:
+            self._undo.append(lambda: parent.insert(member, value))
+        return value
+
+    def _replace(self, path: Sequence[str], value: Any) -> None:
+        self._set(*self._member(path), value)
+
+    def _set(self, parent: Any, member: str | int, value: Any) -> None:
+        before = parent.get(member, _ABSENT) if isinstance(parent, dict) else parent[member]
+        parent[member] = value
+        if before is _ABSENT:
+            self._undo.append(lambda: parent.pop(member))
+        else:
+            self._undo.append(lambda: parent.__setitem__(member, before))
+
+    def _move(self, origin: Sequence[str], path: Sequence[str]) -> None:
+        if path != origin and path[: len(origin)] == origin:
+            raise PatchRefusedError("a value is not to be moved into itself")
+        self._spend(0)
+        value = self._at(origin)
+        self._spend(members(value, MOST_MEMBERS))
+        _check_size(value, len(path))
+        self._remove(origin)
+        self._add(path, value)
+
+    def _copy(self, origin: Sequence[str], depth: int) -> Any:
         """A few short operations can double a document many times over."""
-        self.copied += len(json.dumps(value))
-        if self.copied > self._room:
+        self._spend(0)
+        value = self._at(origin)
+        _check_size(value, depth)
+        text = json.dumps(value)
+        self._spend(len(text))
+        self._copied += len(text)
+        if self._copied > self._room:
             raise PatchRefusedError("the document has no room for the copy")
+        return json.loads(text)
 
-    def _copy_on_the_way(self, path: Sequence[str]) -> None:
-        node: Any = self.document
-        for name in path[:-1]:
-            member = _member(node, name)
-            inner = None if member is None else node[member]
-            if not isinstance(inner, dict | list):
-                return  # jsonpatch will say what is wrong with that path
-            if id(inner) not in self._own:
-                inner = inner.copy()
-                self._own[id(inner)] = node[member] = inner
-            node = inner
+    def _test(self, path: Sequence[str], value: Any) -> None:
+        if not _same(self._at(path), value):
+            raise PatchRefusedError("a tested value is another")
 
-    def _value_at(self, path: Sequence[str]) -> Any:
-        node: Any = self.document
+    def _spend(self, effort: int) -> None:
+        """PatchRefusedError when there is no effort left; asked for nothing before the value is looked at."""
+        self._effort -= effort
+        if self._effort < 0:
+            raise PatchRefusedError(f"patches have moved and copied more than {EFFORT} members and bytes")
+
+    def _at(self, path: Sequence[str]) -> Any:
+        node: Any = self._document
         for name in path:
-            member = _member(node, name)
-            if member is None:
-                return None
-            node = node[member]
+            node = node[_key(node, name)]
         return node
+
+    def _member(self, path: Sequence[str]) -> tuple[Any, Any]:
+        """The parent of what is there, and its key or index in it."""
+        parent = self._at(path[:-1])
+        return parent, _key(parent, path[-1])
+
+
+def _check_size(value: Any, depth: int) -> None:
+    """Of a value that will stand `depth` levels deep."""
+    if members(value, MOST_MEMBERS) > MOST_MEMBERS:
+        raise PatchRefusedError(f"an operation takes a value of more than {MOST_MEMBERS} members")
+    if nested_deeper(value, MAX_DEPTH - depth):
+        raise PatchRefusedError(f"the patch nests deeper than {MAX_DEPTH} levels")
 
 
 def _steps(pointer: object) -> list[str]:
     """The names that a JSON pointer (RFC 6901) leads along."""
-    if not isinstance(pointer, str) or not pointer.startswith("/"):
+    if not isinstance(pointer, str) or not pointer.startswith("/") or _NO_ESCAPE.search(pointer):
         return []
     return [part.replace("~1", "/").replace("~0", "~") for part in pointer[1:].split("/")]
 
 
-def _member(node: Any, name: str) -> str | int | None:
-    """The key or index of the member of `node` that is called `name`; None when it has none."""
-    if isinstance(node, dict):
-        return name if name in node else None
-    if isinstance(node, list) and _INDEX.fullmatch(name) and int(name) < len(node):
-        return int(name)
-    return None
+def _key(node: Any, name: str) -> str | int:
+    """The key or index of the member of `node` that is called `name`."""
+    if isinstance(node, list):
+        return _index(name, len(node))
+    if not isinstance(node, dict) or name not in node:
+        raise PatchRefusedError("there is no such member")
+    return name
+
+
+def _index(name: str, bound: int) -> int:
+    if not _INDEX.fullmatch(name) or int(name) >= bound:
+        raise PatchRefusedError("an array has no such element")
+    return int(name)
+
+
+def _same(one: Any, other: Any) -> bool:
+    """Whether they are the same JSON, in which true is not 1. No more of `one` is looked at than `other` has."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(_same(one[name], other[name]) for name in one)
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(map(_same, one, other))
+    return isinstance(one, bool) == isinstance(other, bool) and bool(one == other)

@@ -9,6 +9,7 @@ from typing import Any, Protocol, TypeVar
 from studio_runner.errors import InvalidMessageError, Reason
 from studio_runner.messages.jsontext import read_json
 from studio_runner.messages.refusal import describe
+from studio_runner.messages.units import CEILING
 
 DOCUMENT_LIMIT = 16 << 20
 """Bytes of the longest document that is read."""
@@ -127,7 +128,9 @@ def _field(document: Mapping[str, Any], name: str, kind: type[_T]) -> _T | None:
 
 def _time(document: Mapping[str, Any], name: str) -> float | None:
     whole = _field(document, name, int)
-    return float(whole) if whole is not None else _field(document, name, float)
+    if whole is None:
+        return _field(document, name, float)
+    return float(whole) if abs(whole) < CEILING else None
 
 
 def _names(artifacts: Any) -> dict[str, str]:

@@ -7,6 +7,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from studio_runner.messages.credentials import secrets_in
+from studio_runner.messages.jsontext import too_deep
 from studio_runner.messages.request import Config
 
 _TOLD = ("database", "runner", "env")
@@ -47,4 +48,4 @@ def _document(body: bytes) -> Mapping[str, Any]:
         document = json.loads(body)
     except (ValueError, RecursionError):
         return {}
-    return document if isinstance(document, dict) else {}
+    return document if isinstance(document, dict) and not too_deep(body, document) else {}

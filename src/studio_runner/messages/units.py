@@ -46,7 +46,7 @@ def parse_duration(value: object) -> float | None:
     """Seconds: `1h30m`, `1.5h`, `300ms`, `2d`, `90` or a number of seconds."""
     bare = _bare(value, _DURATION)
     seconds = _spelled_duration(bare) if isinstance(bare, str) else bare
-    return float(_bounded(seconds, value, _DURATION)) or None
+    return _bounded(float(_bounded(seconds, value, _DURATION)), value, _DURATION) or None
 
 
 def parse_size(value: object) -> int | None:

@@ -26,7 +26,7 @@ _KEPT = 1 << 16
 _RETRY = 1.0
 """Seconds between two tries to write to a disk that took nothing."""
 _FRESH = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
-_GAP = re.compile(rb"\n\[studio-runner\] (\d+) bytes left out here, after the first (\d+)\n")
+_GAP = re.compile(rb"\n\[studio-runner\] (\d{1,18}) bytes left out here, after the first (\d{1,18})\n")
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ NO_GAP = Gap(0, 0, 0)
 """Of a file that holds all of the output."""
 
 LONGEST_MARKER = 128
-"""Bytes; two numbers of twenty digits would fit."""
+"""Bytes; two numbers of eighteen digits fit, and longer ones are no marker: a script can print anything."""
 
 
 def find_gap(content: bytes, start: int = 0) -> Gap | None:
@@ -315,8 +315,10 @@ class Output:
         return position + os.pread(self._file, self._limit // 16, position).find(b"\n") + 1
 
     def _copy(self, target: int, start: int, end: int) -> None:
+        """As zeros what is not there any more: the script can cut the file short."""
         while start < end:
-            piece = os.pread(self._file, min(_PIECE, end - start), start)
+            size = min(_PIECE, end - start)
+            piece = os.pread(self._file, size, start) or bytes(size)
             _write_all(target, piece)
             start += len(piece)
 

@@ -143,17 +143,24 @@ class Roster:
     def _read(self, owner: str) -> tuple[tuple[int, int] | None, ProcessMark | None]:
         """Opened, not only looked up: that is what makes an NFS client ask its server."""
         try:
-            with (self._directory / owner).open("rb") as file:
-                status = os.fstat(file.fileno())
-                content = file.read(4096)
+            # A pipe in its place keeps nobody waiting.
+            descriptor = os.open(
+                self._directory / owner, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
+            )
+            try:
+                status, content = os.fstat(descriptor), os.read(descriptor, 4096)
+            finally:
+                os.close(descriptor)
         except OSError:
             return None, None
         return (status.st_ino, status.st_mtime_ns), _parse_mark(content)
 
 
 def _parse_mark(content: bytes) -> ProcessMark | None:
+    """None for what no runner wrote."""
     try:
-        fields = json.loads(content)
-        return ProcessMark(**fields)
-    except (ValueError, TypeError):
+        mark = ProcessMark(**json.loads(content))
+    except (ValueError, TypeError, RecursionError):
         return None
+    texts = (mark.host, mark.boot, mark.namespace, mark.start)
+    return mark if type(mark.pid) is int and all(isinstance(text, str) for text in texts) else None

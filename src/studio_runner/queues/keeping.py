@@ -19,7 +19,7 @@ from studio_runner.queues.layout import (
     is_message_name,
     names_in,
 )
-from studio_runner.queues.reading import LARGEST, read_message
+from studio_runner.queues.reading import read_message
 
 
 def status(place: QueuePlace) -> QueueStatus:
@@ -101,19 +101,18 @@ def _letters(place: QueuePlace) -> list[Path]:
 def _dead_letter(place: QueuePlace, path: Path) -> DeadLetter | None:
     """None when it was revived or removed at this moment."""
     try:
-        with path.open("rb") as file:
-            content, died = file.read(LARGEST), path.stat().st_ctime
+        content, died = read_message(path).body, path.lstat().st_ctime
     except FileNotFoundError:
         return None
     reason, at = _reason(path, died)
-    return DeadLetter(place.name, path.name, reason, at, MessageName.parse(path.name).attempts, content)
+    return DeadLetter(place.name, path.name, reason, at, MessageName.parse(path.name).attempts, content or b"")
 
 
 def _reason(letter: Path, otherwise: float) -> tuple[str, datetime]:
     try:
-        note = json.loads(_reason_file(letter).read_bytes())
+        note = json.loads(read_message(_reason_file(letter)).body or b"")
         return str(note["reason"]), datetime.fromtimestamp(float(note["at"]), UTC)
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, LookupError, TypeError, OverflowError, RecursionError):
         return "the reason was not kept", datetime.fromtimestamp(otherwise, UTC)
 
 

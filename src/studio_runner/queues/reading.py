@@ -47,13 +47,16 @@ def is_gone(error: OSError) -> bool:
 def read_message(path: Path) -> Content:
     """The bytes of a regular file. OSError, among others when it is gone, a link or a directory."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    with os.fdopen(descriptor, "rb", buffering=0) as file:
+    try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             raise OSError(None, "is not a regular file", str(path))
         if status.st_size > LARGEST:
             return Content(None, Version.of(status))
-        return Content(file.read(), Version.of(status))
+        with os.fdopen(descriptor, "rb", buffering=0, closefd=False) as file:
+            return Content(file.read(), Version.of(status))
+    finally:  # `fdopen` takes no directory, and leaves it open
+        os.close(descriptor)
 
 
 def is_complete(body: bytes) -> bool:

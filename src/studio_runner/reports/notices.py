@@ -67,7 +67,7 @@ class Notice:
         else:
             lines = [f"{name} started {where}{attempt}"]
         if dashboard:
-            lines.append(f"<{dashboard.rstrip('/')}/experiments/{quote(about['key'])}|its page>")
+            lines.append(f"<{dashboard.rstrip('/')}/experiments/{quote(about['key'], errors='replace')}|its page>")
         return "\n".join(lines)
 
     def _sentence(self, event: Ended) -> str:

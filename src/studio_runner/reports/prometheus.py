@@ -184,6 +184,11 @@ class _Collected:
 
     def __init__(self, families: Iterable[Metric]) -> None:
         self._families = list(families)
+        for family in self._families:
+            family.samples = [
+                sample._replace(labels={name: _sendable(value) for name, value in sample.labels.items()})
+                for sample in family.samples
+            ]
 
     def collect(self) -> Iterable[Metric]:
         return self._families
@@ -300,3 +305,8 @@ def _artifacts(host: str, figures: ArtifactFigures) -> Iterator[Metric]:
         for artifact, count in counts.items():
             family.add_metric((host, artifact), count)
         yield family
+
+
+def _sendable(text: str) -> str:
+    """Messages, and names of directories, may hold what is no text in UTF-8."""
+    return text.encode(errors="backslashreplace").decode()

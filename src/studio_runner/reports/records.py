@@ -6,6 +6,7 @@ one object `studio_runner` with what the runner did. `users/<owner>/experiments/
 those that a client wrote into its own stay there, since it needs them.
 """
 
+import hashlib
 import json
 import logging
 import re
@@ -17,6 +18,7 @@ from urllib.parse import quote
 
 from studio_runner.messages.jsontext import too_deep
 from studio_runner.messages.secrets import HIDDEN, mask_urls
+from studio_runner.messages.units import CEILING
 from studio_runner.process.hidden import Cover
 from studio_runner.reports.documents import DirectoryDocuments, Documents
 
@@ -28,7 +30,9 @@ OWN = "studio_runner"
 Change = Callable[[dict[str, Any] | None], Mapping[str, Any] | None]
 """From a record (None: it does not exist) to what it shall be (None: what it is)."""
 
-_PLAIN = re.compile(r"[^/\0]{1,200}")
+_LONGEST = 200
+"""Bytes of a part of a path; file systems take a little more."""
+_PLAIN = re.compile(r"[^/\0\ud800-\udfff]{1,200}")
 
 
 @dataclass(frozen=True)
@@ -65,8 +69,14 @@ class Record:
 
     def time(self, name: str) -> float | None:
         """A time field in Unix seconds, or None."""
-        value = self.document.get(name)
-        return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+        return quantity(self.document.get(name))
+
+
+def quantity(value: object) -> float | None:
+    """What a record says in a number, None where it says none that anything could have."""
+    if not isinstance(value, int | float) or isinstance(value, bool) or not abs(value) < CEILING:
+        return None
+    return float(value)
 
 
 class Records:
@@ -173,10 +183,15 @@ def _experiment(key: str) -> str:
 
 
 def _part(name: str) -> str:
-    """One path component for a name from outside: as it is where that is safe, percent-quoted where not."""
-    if _PLAIN.fullmatch(name) and not name.startswith("."):
+    """One path component for a name from outside: as it is where that is safe, percent-quoted where not, and with a
+    hash for the end of one that is too long."""
+    if _PLAIN.fullmatch(name) and not name.startswith(".") and len(name.encode()) <= _LONGEST:
         return name
-    return quote(name, safe="").replace(".", "%2E")[:200] or "%00"
+    quoted = quote(name, safe="", errors="surrogatepass").replace(".", "%2E") or "%00"
+    if len(quoted) <= _LONGEST:
+        return quoted
+    digest = hashlib.sha256(quoted.encode()).hexdigest()[:16]
+    return f"{quoted[: _LONGEST - 17]}-{digest}"
 
 
 def _loads(name: str, content: bytes) -> dict[str, Any] | None:
@@ -191,4 +206,8 @@ def _loads(name: str, content: bytes) -> dict[str, Any] | None:
 
 
 def _dumps(value: Any) -> bytes:
-    return json.dumps(value, ensure_ascii=False).encode(errors="surrogateescape")
+    """Half a surrogate pair, which JSON can spell and UTF-8 cannot, stays spelled."""
+    try:
+        return json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return json.dumps(value).encode()

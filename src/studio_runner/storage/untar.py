@@ -23,6 +23,8 @@ from studio_runner.storage.tar import (
 _EXTENSIONS = {PAX, PAX_GLOBAL, LONG_NAME, LONG_TARGET}
 _EXTENSION_LIMIT = 1 << 20
 """Bytes of one extension header; more is an attack on memory, no name."""
+_PASSED_OVER, _PER_MEMBER = 64 << 20, 4096
+"""Bytes of an archive that become no file: a thousand compressed ones can stand for a terabyte of them."""
 
 
 class Sink(Protocol):
@@ -42,6 +44,7 @@ class TarReader:
         self._left = 0
         self._pad = 0
         self._offset = 0
+        self._members = self._passed_over = 0
         self._open = False
         self._ended = False
         self._extension: tuple[bytes, bytearray] | None = None
@@ -69,6 +72,8 @@ class TarReader:
                 self._header(data[at : at + BLOCK], self._offset + at)
                 at += BLOCK
         self._offset += at - len(self._held)
+        if self._ended:
+            self._pass_over(end - at)
 
     def close(self, *, marker: bool) -> None:
         """The archive is over; ArtifactInvalidError when a part is missing. `marker`: its end must be marked."""
@@ -90,7 +95,10 @@ class TarReader:
             member = member._replace(kind=DIRECTORY)  # as tar wrote them before there were kinds
         self._left, self._pad = member.size, padding(member.size)
         self._open = member.kind != LABEL
-        if self._open:
+        if not self._open:
+            self._pass_over(member.size)
+        else:
+            self._members += 1
             self._sink.start(member)
             if not member.size:
                 self._sink.finish()
@@ -98,8 +106,17 @@ class TarReader:
     def _begin_extension(self, member: Member, offset: int) -> None:
         if not 0 < member.size <= _EXTENSION_LIMIT:
             raise ArtifactInvalidError(f"an extension header of {member.size:,} bytes at byte {offset:,}")
+        self._pass_over(member.size)
         self._left, self._pad = member.size, padding(member.size)
         self._extension = (member.kind, bytearray())
+
+    def _pass_over(self, size: int) -> None:
+        self._passed_over += size
+        if self._passed_over > _PASSED_OVER + _PER_MEMBER * self._members:
+            raise ArtifactInvalidError(
+                f"holds more than {_PASSED_OVER >> 20} MiB that are no part of a file: labels, extension headers, "
+                "or what follows its end"
+            )
 
     def _take(self, piece: memoryview) -> None:
         self._left -= len(piece)

@@ -40,6 +40,7 @@ def application(api: Api, access: Access) -> ASGIApp:
         routes=[*_described(api), *_pages(api)],
         exception_handlers=dict.fromkeys((StudioRunnerError, HTTPException, Exception), answer),
     )
+    app.router.redirect_slashes = False  # it would decode whatever a query holds, and no address of ours needs it
     return Guard(app, access)
 
 
