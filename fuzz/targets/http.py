@@ -15,6 +15,7 @@ from studio_runner.client.opening import HereOpener
 from studio_runner.config.reach import Reach
 from studio_runner.errors import NotFoundError
 from studio_runner.machine.inventory import Capacity
+from studio_runner.messages.masking import Secrets
 from studio_runner.reports.prometheus import CacheFigures, Metrics, Standing
 from studio_runner.reports.records import Record, Records
 from studio_runner.web.api import Api
@@ -48,7 +49,7 @@ class _Overview:
 
     def __init__(self) -> None:
         self.drained = False
-        self.daemon = SimpleNamespace(drain=self._drain)
+        self.daemon = SimpleNamespace(drain=self._drain, host=SimpleNamespace(secrets=Secrets()))
         self.records = Records.in_directory(Path(_place.name))
 
     def _drain(self) -> None:
