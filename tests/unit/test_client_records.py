@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 
 import pytest
 
@@ -189,3 +190,12 @@ async def test_a_key_of_many_bytes_is_no_trouble(records):
     await records.create(experiment("é" * 127))
     await records.create(experiment("é" * 126 + "e"))
     assert (await records.read("é" * 127)).document["key"] == "é" * 127
+
+
+async def test_a_directory_in_the_place_of_a_record_is_none_and_not_left_open(tmp_path):
+    (tmp_path / "experiments" / "k1").mkdir(parents=True)
+    records = Records(DirectoryDocuments(tmp_path))
+    assert await records.read("k1") is None
+    before = os.listdir("/proc/self/fd")
+    assert await records.read("k1") is None
+    assert os.listdir("/proc/self/fd") == before

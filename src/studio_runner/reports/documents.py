@@ -214,9 +214,14 @@ def _read(path: Path) -> bytes | None:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except (FileNotFoundError, NotADirectoryError):
         return None
-    with open(descriptor, "rb", buffering=0) as file:  # noqa: PTH123 - it is open already
+    try:
         found = os.fstat(descriptor)
-        return file.read() if stat.S_ISREG(found.st_mode) and found.st_size <= LARGEST else None
+        if not stat.S_ISREG(found.st_mode) or found.st_size > LARGEST:
+            return None
+        with os.fdopen(descriptor, "rb", buffering=0, closefd=False) as file:
+            return file.read()
+    finally:  # `fdopen` takes no directory, and leaves it open
+        os.close(descriptor)
 
 
 def _version(path: Path) -> str | None:
