@@ -52,6 +52,15 @@ def pytest_unconfigure(config):
         node.close()
 
 
+@pytest.fixture(autouse=True)
+def _same_umask():
+    """Commands that are called in this process set theirs."""
+    before = os.umask(0o022)
+    os.umask(before)
+    yield
+    os.umask(before)
+
+
 @pytest.fixture(scope="session")
 def rabbitmq(request):
     """A RabbitMQ node with its management plugin. Whoever stops it starts it again."""
