@@ -332,3 +332,21 @@ async def test_nobody_looks_at_lines_when_nobody_listens(telling):
     assert Reports([Deaf()]).listener(subject()) is None
     async with telling() as reporter:
         assert Reports([Deaf(), reporter]).listener(subject()) is not None
+
+
+async def test_a_reporter_with_a_mistake_in_it_keeps_nothing_from_the_others(caplog):
+    told = []
+
+    class Mistaken:
+        async def report(self, event):
+            raise KeyError("a mistake")
+
+    class Good:
+        async def report(self, event):
+            told.append(event)
+
+    event = Started(subject(), 0.0)
+    await Reports([Mistaken(), Good()]).report(event)
+    assert told == [event]
+    assert "Mistaken could not report Started" in caplog.text
+    assert "Traceback" in caplog.text

@@ -139,11 +139,13 @@ class Reports:
             try:
                 async with asyncio.timeout(self._patience):
                     await reporter.report(event)
-            except (StudioRunnerError, OSError, TimeoutError) as error:
+            except Exception as error:  # whatever is wrong with a reporter costs no experiment
+                expected = isinstance(error, StudioRunnerError | OSError | TimeoutError)
                 log.warning(
                     "%s could not report %s of experiment %s: %s",
                     type(reporter).__name__,
                     type(event).__name__,
                     event.subject.key,
                     error,
+                    exc_info=not expected,
                 )
