@@ -271,3 +271,10 @@ def test_the_secrets_of_a_message() -> None:
 
 def test_a_message_may_have_no_secrets():
     assert secrets_of(parse_request(b'{"experiment": {"key": "k"}}')) == frozenset()
+
+
+def test_a_secret_that_repeats_itself_is_hidden_to_its_end_in_pieces():
+    """Its end may be the beginning of another one: that is held back, and is secret all the same."""
+    stream = Masker(["canarycanarycanary"]).stream()
+    shown = b"".join(stream.feed(bytes([byte])) for byte in b"it is canarycanarycanaryc ecret") + stream.finish()
+    assert shown == b"it is can***************c ecret"

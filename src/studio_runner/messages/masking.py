@@ -184,12 +184,13 @@ class Stream:
         return self._pass_on(self._data, spans, len(self._data))
 
     def _pass_on(self, whole: bytes, spans: Spans, until: int) -> tuple[bytes, Spans]:
-        start = self._passed
-        if self._hidden > start:
-            spans = merged([*spans, (start, self._hidden)])
+        start, hidden = self._passed, self._hidden
+        if hidden > start:
+            spans = merged([*spans, (start, hidden)])
         kept = max(0, until - _CONTEXT)
         self._data, self._passed = whole[kept:], until - kept
-        self._hidden = next((end - kept for begin, end in reversed(spans) if begin < until < end), 0)
+        cut = next((end for begin, end in reversed(spans) if begin < until < end), 0)
+        self._hidden = max(0, max(cut, hidden) - kept)
         passed = whole if start == 0 and until == len(whole) else whole[start:until]
         return passed, within(spans, start, until) if spans else ()
 
