@@ -167,7 +167,7 @@ def _kind(section: StoreConfig) -> str:
 
 
 def _name(section: StoreConfig) -> str:
-    place = "/".join(part.strip("/") for part in (section.endpoint, section.bucket) if part)
+    place = "/".join(part.rstrip("/") for part in (section.endpoint, section.bucket) if part)
     return f"the {_kind(section) or 'unnamed'} database {mask_urls(place)}".strip()
 
 
