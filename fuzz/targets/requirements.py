@@ -60,8 +60,9 @@ def seeds() -> Iterable[bytes]:
 
 def check(data: bytes) -> None:
     text = data.decode(errors="surrogateescape")
-    for target in _TARGETS:
-        _requirements(text.split("\n"), target)
+    if _VARIABLES["TOKEN"] not in text:  # what a message says itself is no secret of a variable's
+        for target in _TARGETS:
+            _requirements(text.split("\n"), target)
     for scheme in ("docker", "dockerhub", "oras", "library", "shub"):
         _reference(scheme, text)
     _address(data.decode(errors="replace"))  # messages have no others

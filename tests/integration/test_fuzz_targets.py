@@ -1,6 +1,7 @@
 """The fuzzer's targets without the fuzzer: what it found before, its seeds, and inputs that hypothesis makes."""
 
 import json
+import logging
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -17,6 +18,14 @@ json_values = st.recursive(
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
     max_leaves=12,
 )
+
+
+@pytest.fixture(autouse=True)
+def _unlogged():
+    """Of names that are no text no report of a test could be sent from one process to another."""
+    logging.disable(logging.CRITICAL)
+    yield
+    logging.disable(logging.NOTSET)
 
 
 @pytest.mark.parametrize("path", FOUND, ids=lambda path: f"{path.parent.name}-{path.name[:24]}")

@@ -11,7 +11,8 @@ _WORD = rb"[A-Za-z0-9_-]"
 _DIGIT = rb"(?=[A-Za-z._~+/=-]{0,64}[0-9])"
 """Words have none."""
 _LONGEST_KEY = 8192
-_KEY_LINES = rb'(?:[A-Za-z0-9+/=\\"]|[\r\n]+[ \t]{0,16}){0,%d}' % _LONGEST_KEY
+_KEY_LINES = rb'(?:[A-Za-z0-9+/=\\"]|[\r\n]++[ \t]{0,16}+){0,%d}+' % _LONGEST_KEY
+"""Possessive: line ends can be counted in more ways than there is time to try."""
 
 
 class Found(NamedTuple):
