@@ -88,7 +88,7 @@ class Api:
         attempt = self._overview.attempt(key)
         if attempt and attempt.trial:
             directory, written = attempt.trial.directory / output.OUTPUT, attempt.trial.output
-            view = View(Masker(), hidden=lambda: written.hidden)
+            view = View(self.masker, hidden=lambda: written.hidden)
             with suppress(NotFoundError):  # its directory goes just before the attempt is over
                 if _wants(request, "follow"):
                     return output.live(directory, lambda: self._overview.is_over(attempt), tail, view)
@@ -97,7 +97,7 @@ class Api:
         async with stored_output(record, self._opener) as path:
             if path is None:
                 raise NotFoundError(f"Experiment {key} has no output yet")
-            view = View(Masker()).of_stored(await self._overview.record(key))
+            view = View(self.masker).of_stored(await self._overview.record(key))
             return output.whole(output.open_output(path.parent), tail, view)
 
     async def events(self, request: Request) -> Response:
