@@ -3,9 +3,7 @@
 import asyncio
 import json
 import os
-import resource
 import stat
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -18,6 +16,7 @@ from studio_runner.process.hidden import MOST, Cover, Notes, fewer, opened_place
 from studio_runner.process.lines import LineScanner
 from studio_runner.process.output import Output, Veil, find_gap
 from studio_runner.process.shown import Veiled, length_shown, shown
+from tests.full_disk import files_up_to
 
 SECRET = "canary-Secret-0123456789"
 NOBODY = Masker()
@@ -188,17 +187,6 @@ def test_what_was_not_looked_at_is_not_shown(path):
         assert length_shown(file, None) == 10
         assert length_shown(file, 4) == 4
         assert b"".join(shown(file, 0, 4, NOBODY)) == b"0123"
-
-
-@contextmanager
-def files_up_to(size: int):
-    """The kernel refuses to let a file of this process grow beyond `size`."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def test_what_waits_for_room_on_the_disk_holds_no_secret(path):

@@ -2,8 +2,6 @@ import asyncio
 import errno
 import os
 import re
-import resource
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -13,6 +11,7 @@ from hypothesis import strategies as st
 from studio_runner.process.follow import follow
 from studio_runner.process.lines import LineScanner
 from studio_runner.process.output import Gap, Output, find_gap
+from tests.full_disk import files_up_to
 
 LIMIT = 8192
 
@@ -152,17 +151,6 @@ async def test_a_full_disk_is_remembered_and_the_script_goes_on():
         assert output.error is not None
         assert output.error.errno == errno.ENOSPC
     assert found == [b'{"a": 1}']
-
-
-@contextmanager
-def files_up_to(size: int):
-    """The kernel refuses to let a file of this process grow beyond `size`."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def test_what_a_full_disk_did_not_take_is_stored_when_there_is_room_again(path):

@@ -28,9 +28,9 @@ def chosen(path: Path) -> bytes:
 
 def kept_in(path: Path) -> bytes:
     """The passphrase that a file holds, which only its owner may read."""
-    from studio_runner.config.keyfiles import private_content
+    from studio_runner.config.keyfiles import passphrase_in
 
-    found = private_content(path).rstrip(b"\r\n")
+    found = passphrase_in(path)
     if not found:
         raise KeyLockedError(f"The file {path} holds no passphrase")
     return found

@@ -13,8 +13,6 @@ from studio_runner.messages.request import Request
 if TYPE_CHECKING:  # most people have no keys
     from studio_runner.messages.keys import SealingKey, SigningKey
 
-HINT = "docs/how-to/encrypt-and-sign.md says how keys are made."
-
 
 @dataclass(frozen=True)
 class Posted:
@@ -67,7 +65,7 @@ def post_of(config: StudioConfig, ask: Ask) -> Post:
 
 
 def _sealing_key(path: Path) -> "SealingKey":
-    from studio_runner.config.keyfiles import public_content  # noqa: PLC0415
+    from studio_runner.config.keyfiles import HINT, public_content  # noqa: PLC0415
     from studio_runner.messages.keys import read_sealing_key  # noqa: PLC0415
 
     content = public_content(path)
@@ -78,12 +76,12 @@ def _sealing_key(path: Path) -> "SealingKey":
 
 
 def _signing_key(config: StudioConfig, path: Path, ask: Ask) -> "SigningKey":
-    from studio_runner.config.keyfiles import private_content  # noqa: PLC0415
+    from studio_runner.config.keyfiles import HINT, passphrase_in, private_content  # noqa: PLC0415
     from studio_runner.messages.keys import read_signing_key  # noqa: PLC0415
 
     content = private_content(path)
     kept = config.signing_key_passphrase_path
-    passphrase = private_content(kept).rstrip(b"\r\n") if kept else None
+    passphrase = passphrase_in(kept) if kept else None
     try:
         try:
             return read_signing_key(content, passphrase)

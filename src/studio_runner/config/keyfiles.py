@@ -109,22 +109,19 @@ class OpeningKeyFile:
 
     def _read(self) -> OpeningKey:
         content = private_content(self.path)
-        passphrase = private_content(self._passphrase).rstrip(b"\r\n") if self._passphrase.exists() else None
+        passphrase = passphrase_in(self._passphrase) if self._passphrase.exists() else None
         try:
             return read_opening_key(content, passphrase or None)
         except KeyFileError as error:
-            raise KeyFileError(f"The key file {self.path} cannot be used: {error}", hint=_HINT) from error
+            raise KeyFileError(f"The key file {self.path} cannot be used: {error}", hint=HINT) from error
 
 
-_HINT = "docs/how-to/encrypt-and-sign.md says how keys are made."
+HINT = "docs/how-to/encrypt-and-sign.md says how keys are made."
 
 
 def private_content(path: Path) -> bytes:
     """What is in a file that only its owner may read; KeyFileError when others may, or when it is not there."""
-    try:
-        content, status = key_content(path)
-    except OSError as error:
-        raise KeyFileError(f"The key file {path} cannot be read: {error.strerror}", hint=_HINT) from error
+    content, status = _readable(path)
     if status.st_mode & _READ_BY_OTHERS:
         mode = stat.S_IMODE(status.st_mode)
         raise KeyFileError(
@@ -137,12 +134,21 @@ def private_content(path: Path) -> bytes:
 
 def public_content(path: Path) -> bytes:
     """What is in a file with a public key; KeyFileError when others may change it, or when it is not there."""
-    try:
-        content, status = key_content(path)
-    except OSError as error:
-        raise KeyFileError(f"The key file {path} cannot be read: {error.strerror}", hint=_HINT) from error
+    content, status = _readable(path)
     _check_writers(path, status)
     return content
+
+
+def passphrase_in(path: Path) -> bytes:
+    """What a file with a passphrase holds, without the end of its line; KeyFileError as for a private key."""
+    return private_content(path).rstrip(b"\r\n")
+
+
+def _readable(path: Path) -> tuple[bytes, os.stat_result]:
+    try:
+        return key_content(path)
+    except OSError as error:
+        raise KeyFileError(f"The key file {path} cannot be read: {error.strerror}", hint=HINT) from error
 
 
 def key_content(path: Path) -> tuple[bytes, os.stat_result]:
@@ -165,7 +171,7 @@ def _told(path: Path, error: KeyFileError, status: os.stat_result) -> KeyFileErr
     sentence = f"The key file {path} cannot be used: {error}"
     if time.time() - status.st_ctime < SETTLES:
         return KeyUnsettledError(sentence)
-    return KeyFileError(sentence, hint=_HINT)
+    return KeyFileError(sentence, hint=HINT)
 
 
 def _check_writers(path: Path, status: os.stat_result) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from studio_runner.config.keyfiles import public_content
 from studio_runner.errors import KeyFileError
-from studio_runner.messages.keys import SealingKey, VerifyKey, public_text, read_key
+from studio_runner.messages.keys import SealingKey, VerifyKey, key_lines, public_text, read_key
 
 _PEM = b"-----BEGIN"
 
@@ -45,8 +45,7 @@ def key_parts(content: bytes) -> Sequence[bytes]:
     """The keys of a file one by one: PEM is one, OpenSSH's lines are one each."""
     if _PEM in content:
         return [content]
-    lines = [line.strip() for line in content.splitlines()]
-    found = [line for line in lines if line and not line.startswith(b"#")]
+    found = key_lines(content)
     if not found:
         raise KeyFileError("it is empty")
     return found

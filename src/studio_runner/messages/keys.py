@@ -154,11 +154,16 @@ def read_sealing_key(content: bytes) -> SealingKey:
 def read_verify_keys(content: bytes) -> Sequence[VerifyKey]:
     """The senders that a file names, a line `ssh-ed25519 AAAA... comment` each: usually one, two while a key is
     replaced by another. KeyFileError says which line is something else."""
-    lines = [line.strip() for line in content.splitlines()]
-    found = [_expected(VerifyKey, read_key(line)) for line in lines if line and not line.startswith(b"#")]
+    found = [_expected(VerifyKey, read_key(line)) for line in key_lines(content)]
     if not found:
         raise KeyFileError("it is empty, accepted is a line `ssh-ed25519 AAAA... comment`")
     return found
+
+
+def key_lines(content: bytes) -> Sequence[bytes]:
+    """The lines of a file of OpenSSH's public keys that are not blank and no comments."""
+    lines = (line.strip() for line in content.splitlines())
+    return [line for line in lines if line and not line.startswith(b"#")]
 
 
 def _expected(wanted: type[Key], key: AnyKey) -> Key:
