@@ -44,14 +44,27 @@ class Stage:
         except FileNotFoundError:
             return False
 
+    def https(self, runners):
+        addresses = r" at (http://\S+)/"
+        self.until(lambda: len(re.findall(addresses, self.place.log())) == runners)
+        found = re.findall(addresses, self.place.log())
+        return [httpx.Client(base_url=address, timeout=60, trust_env=False) for address in found]
+
     @property
     def http(self):
-        found = self.until(lambda: re.findall(r" at (http://\S+)/", self.place.log()))
-        return httpx.Client(base_url=found[-1], timeout=60, trust_env=False)
+        return self.https(1)[0]
 
     def hold(self):
         with self.http as http:
             return http.get("/api/v1/runner").json()["hold"]
+
+    def looked_at(self, queue, runners=1):
+        """Wait until every runner has left a message of this queue: what is sent to another queue now comes later.
+        Queues are read side by side, so that without it nobody knows which message is seen first."""
+        left = re.compile(rf'^runner_queue_ignored\{{.*queue_name="{queue}".*\}} [1-9]', re.MULTILINE)
+        for one in self.https(runners):
+            with one as http:
+                self.until(lambda http=http: left.search(http.get("/metrics").text))
 
 
 @pytest.fixture
@@ -94,8 +107,7 @@ def test_room_that_was_held_is_free_again_when_the_message_is_withdrawn_or_its_q
     busy = stage.submit(WAITING, SMALL, "30m")
     until(lambda: stage.runs(busy))
     big = stage.submit(QUICK, WHOLE, "10m", queue="local_other")
-    until(lambda: place.queue_root / "local_other" in [path.parent for path in place.waiting("local_other")])
-    until(lambda: "serving queue local_other" in place.log())
+    stage.looked_at("local_other")
     small = stage.submit(QUICK, SMALL, "2h")
     until(lambda: (hold := stage.hold()) and hold["key"] == big)
     for message in place.waiting("local_other"):
@@ -123,10 +135,10 @@ def test_of_two_runners_that_hold_room_for_the_same_one_the_other_goes_on(place,
     stage = Stage(place, until)
     other = place.home / "other gate"
     other.touch()
-    here = ("--max-cores", "2", "--queue-match", "^local_(test|here)$")
+    common = ("--max-cores", "2", "--http-address", "127.0.0.1:0")
+    here = (*common, "--queue-match", "^local_(test|here)$")
     there = (
-        "--max-cores",
-        "2",
+        *common,
         "--queue-match",
         "^local_(test|there)$",
         "--working-dir",
@@ -138,6 +150,7 @@ def test_of_two_runners_that_hold_room_for_the_same_one_the_other_goes_on(place,
         busier = stage.submit(WAITING, SMALL, "30m", queue="local_there")
         until(lambda: stage.runs(busy) and stage.runs(busier))
         big = stage.submit(QUICK, WHOLE, "10m")
+        stage.looked_at("local_test", runners=2)
         stage.submit(QUICK, SMALL, "2h", queue="local_here")
         small = stage.submit(QUICK, SMALL, "2h", queue="local_there")
         until(lambda: place.log().count(f"held free for {big} of local_test") == 2)
