@@ -9,7 +9,7 @@ from pathlib import Path
 
 from fuzz.picks import Picks
 from fuzz.target import noise
-from studio_runner.config.keyfiles import KeyDirectory
+from studio_runner.config.keys.files import KeyDirectory
 from studio_runner.errors import KeyFileError, KeyUnsettledError
 from studio_runner.messages.keys import (
     new_opening_key,

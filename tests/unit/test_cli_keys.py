@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from studio_runner.cli import main
-from studio_runner.config.keyfiles import KeyDirectory, OpeningKeyFile
+from studio_runner.config.keys.files import KeyDirectory, OpeningKeyFile
 from studio_runner.messages.keys import read_sealing_key, read_verify_keys
 
 

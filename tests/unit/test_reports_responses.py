@@ -8,8 +8,8 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from studio_runner.config import keyfiles
-from studio_runner.config.keyfiles import KeyDirectory
+from studio_runner.config.keys import files
+from studio_runner.config.keys.files import KeyDirectory
 from studio_runner.errors import BrokerError, Reason
 from studio_runner.messages.keys import read_sealing_key
 from studio_runner.queues.memory import MemoryBroker
@@ -187,7 +187,7 @@ async def test_without_a_key_nothing_is_sent_until_there_is_one(telling, broker,
 
 
 async def test_a_key_that_cannot_be_used_is_told_of_once(telling, broker, directory, monkeypatch, caplog):
-    monkeypatch.setattr(keyfiles, "SETTLES", 0.0)
+    monkeypatch.setattr(files, "SETTLES", 0.0)
     monkeypatch.setattr(despatch, "SETTLES", 0.0)
     (directory / "local_te").write_text("-----BEGIN RSA PUBLIC KEY-----\nMIIC")
     with caplog.at_level(logging.WARNING):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from studio_runner.config.keyfiles import SETTLES
+from studio_runner.config.keys.files import SETTLES
 from studio_runner.config.settings import TrustSettings
 from studio_runner.errors import InvalidMessageError, RejectedError
 from studio_runner.machine.inventory import Capacity

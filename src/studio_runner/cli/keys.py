@@ -19,8 +19,8 @@ from studio_runner.config.settings import Settings
 from studio_runner.errors import ExitCode, KeyFileError, UsageError
 
 if TYPE_CHECKING:  # what handles keys is loaded when there are some
-    from studio_runner.config.keyreport import KeyReport
-    from studio_runner.config.newkeys import PairFiles
+    from studio_runner.config.keys.making import PairFiles
+    from studio_runner.config.keys.report import KeyReport
 
 _FILE = click.Path(path_type=Path)
 _KINDS = ("signing", "encryption", "reports")
@@ -61,7 +61,7 @@ def make(*, kind: str, path: Path, comment: str | None, as_json: bool, **secret:
     in the directory PATH, laid out as --encrypt-dir takes it: it opens messages. One for reports is RSA, in PATH
     and PATH.pub: it opens reports.
     """
-    from studio_runner.config.newkeys import PairFiles, write_pair
+    from studio_runner.config.keys.making import PairFiles, write_pair
     from studio_runner.messages.keys import new_opening_key, new_signing_key
 
     files = PairFiles.of_runner(path) if kind == "encryption" else PairFiles.beside(path)
@@ -136,8 +136,8 @@ def trust(settings: Settings, *, queues: str, file: Path, add: bool, replace: bo
     A sender's key (Ed25519) goes into --request-signatures-dir: from then on these queues take messages only that
     it signed. The key of who reads reports (RSA) goes into --response-signatures-dir.
     """
-    from studio_runner.config.newkeys import Earlier, install
-    from studio_runner.config.publickeys import read_public_keys
+    from studio_runner.config.keys.making import Earlier, install
+    from studio_runner.config.keys.public import read_public_keys
 
     if add and replace:
         raise UsageError("--add keeps the key that is there, --replace removes it: choose one")
@@ -169,7 +169,7 @@ def _passphrase_for(files: "PairFiles", *, passphrase: bool, passphrase_file: Pa
 
 def _reports(files: Sequence[Path], passphrase_file: Path | None) -> "tuple[list[KeyReport], list[KeyFileError]]":
     """Of the files that can be read, and what is the matter with the others."""
-    from studio_runner.config.keyreport import reports_of
+    from studio_runner.config.keys.report import reports_of
 
     found: list[KeyReport] = []
     troubles: list[KeyFileError] = []

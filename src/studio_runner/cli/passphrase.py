@@ -28,7 +28,7 @@ def chosen(path: Path) -> bytes:
 
 def kept_in(path: Path) -> bytes:
     """The passphrase that a file holds, which only its owner may read."""
-    from studio_runner.config.keyfiles import passphrase_in
+    from studio_runner.config.keys.files import passphrase_in
 
     found = passphrase_in(path)
     if not found:

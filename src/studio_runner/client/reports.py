@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Self
 
 from studio_runner.config.cascade import load
-from studio_runner.config.keyfiles import private_content
+from studio_runner.config.keys.files import private_content
 from studio_runner.config.responses import response_of
 from studio_runner.config.settings import Settings
 from studio_runner.errors import BrokerError, InvalidMessageError, KeyFileError, RejectedError

@@ -65,7 +65,7 @@ def post_of(config: StudioConfig, ask: Ask) -> Post:
 
 
 def _sealing_key(path: Path) -> "SealingKey":
-    from studio_runner.config.keyfiles import HINT, public_content  # noqa: PLC0415
+    from studio_runner.config.keys.files import HINT, public_content  # noqa: PLC0415
     from studio_runner.messages.keys import read_sealing_key  # noqa: PLC0415
 
     content = public_content(path)
@@ -76,7 +76,7 @@ def _sealing_key(path: Path) -> "SealingKey":
 
 
 def _signing_key(config: StudioConfig, path: Path, ask: Ask) -> "SigningKey":
-    from studio_runner.config.keyfiles import HINT, passphrase_in, private_content  # noqa: PLC0415
+    from studio_runner.config.keys.files import HINT, passphrase_in, private_content  # noqa: PLC0415
     from studio_runner.messages.keys import read_signing_key  # noqa: PLC0415
 
     content = private_content(path)

@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
-from studio_runner.config.keyfiles import SETTLES, KeyDirectory
+from studio_runner.config.keys.files import SETTLES, KeyDirectory
 from studio_runner.config.responses import response_of
 from studio_runner.errors import KeyFileError, KeyUnsettledError, StudioRunnerError
 from studio_runner.messages.keys import SealingKey

@@ -9,7 +9,7 @@ import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from studio_runner.config.keyfiles import KeyDirectory
+from studio_runner.config.keys.files import KeyDirectory
 from studio_runner.messages.keys import SealingKey
 from studio_runner.reports.base import Ended, Event, Started, Subject
 from studio_runner.reports.despatch import Despatch, Mailboxes

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from studio_runner.config.keyfiles import KeyDirectory, OpeningKeyFile
+from studio_runner.config.keys.files import KeyDirectory, OpeningKeyFile
 from studio_runner.config.settings import TrustSettings
 from studio_runner.errors import (
     ExperimentError,

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from studio_runner.config.keyfiles import KeyDirectory
+from studio_runner.config.keys.files import KeyDirectory
 from studio_runner.config.settings import QueueSettings, TrustSettings
 from studio_runner.messages.keys import read_sealing_key
 from studio_runner.queues.base import Broker, KeptBroker

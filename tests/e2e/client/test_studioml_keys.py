@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from studio_runner.client.sealing import Sealer
-from studio_runner.config.keyfiles import OpeningKeyFile
+from studio_runner.config.keys.files import OpeningKeyFile
 from studio_runner.messages.envelope import envelope_in
 from studio_runner.messages.keys import read_sealing_key, read_signing_key, read_verify_keys
 from studio_runner.messages.request import parse_request

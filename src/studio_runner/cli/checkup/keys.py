@@ -7,7 +7,7 @@ from typing import TypeVar
 from studio_runner.cli.checkup.finding import Finding, Here, ok, problem
 from studio_runner.cli.passphrase import asked
 from studio_runner.client.sealing import Sealer, post_of
-from studio_runner.config.keyfiles import KeyDirectory, OpeningKeyFile
+from studio_runner.config.keys.files import KeyDirectory, OpeningKeyFile
 from studio_runner.config.studioml import StudioConfig
 from studio_runner.errors import ConfigError, KeyFileError, KeyUnsettledError
 from studio_runner.messages.keys import SealingKey, VerifyKey, read_sealing_key, read_verify_keys

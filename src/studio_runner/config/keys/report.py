@@ -5,8 +5,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from studio_runner.config.keyfiles import key_content, private_content, public_content
-from studio_runner.config.publickeys import key_parts
+from studio_runner.config.keys.files import key_content, private_content, public_content
+from studio_runner.config.keys.public import key_parts
 from studio_runner.errors import KeyFileError, KeyLockedError
 from studio_runner.messages.keys import AnyKey, OpeningKey, SealingKey, SigningKey, VerifyKey, read_key
 

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from studio_runner.config.keyfiles import (
+from studio_runner.config.keys.files import (
     LARGEST,
     SETTLES,
     KeyDirectory,

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from studio_runner.config.keyfiles import private_content
-from studio_runner.config.publickeys import PublicKeys, read_public_keys
+from studio_runner.config.keys.files import private_content
+from studio_runner.config.keys.public import PublicKeys, read_public_keys
 from studio_runner.errors import KeyFileError, UsageError
 from studio_runner.messages.keys import OpeningKey, SigningKey, private_text, public_text, read_key
 

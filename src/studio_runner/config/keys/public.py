@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from studio_runner.config.keyfiles import public_content
+from studio_runner.config.keys.files import public_content
 from studio_runner.errors import KeyFileError
 from studio_runner.messages.keys import SealingKey, VerifyKey, key_lines, public_text, read_key
 
