@@ -22,7 +22,7 @@ from studio_runner.testing import QUEUE, command_path, installation
 from tests import specification
 from tests.e2e import canaries as cage
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]  # the story alone takes minutes on a busy machine
 
 SLEEPS = "open('../modeldir/begun', 'w').close(); time.sleep(600) if not os.path.exists(os.environ['AGAIN']) else 0"
 BREAKS = """
@@ -153,15 +153,15 @@ class Story:
 
     def end(self, daemon, number=signal.SIGTERM):
         daemon.send_signal(number)
-        daemon.wait(60)
+        daemon.wait(120)
 
     def run(self, name, *arguments, program=()):
         command = [*(program or (command_path(),)), *arguments]
-        done = subprocess.run(command, check=False, capture_output=True, env=self.environ, timeout=90)
+        done = subprocess.run(command, check=False, capture_output=True, env=self.environ, timeout=300)
         self.said[name] = done.stdout + done.stderr
         return done
 
-    def until(self, true, patience=90):
+    def until(self, true, patience=300):
         deadline = time.monotonic() + patience
         while not (found := true()):
             assert time.monotonic() < deadline, f"it did not happen in time; {self.place.log()[-5000:]}"
@@ -216,7 +216,7 @@ class Story:
         followed = subprocess.Popen([command_path(), "logs", "-f", key], env=self.environ, stdout=subprocess.PIPE)
         self._read_pages(http, f"{name} meanwhile")
         gate.touch()
-        self.said[f"{name}: logs -f"] = followed.communicate(timeout=60)[0]
+        self.said[f"{name}: logs -f"] = followed.communicate(timeout=300)[0]
 
     def _read_pages(self, http, name):
         paths = ["/", "/metrics", "/readyz", "/api/v1/runner", "/api/v1/queues", "/api/v1/experiments"]

@@ -275,7 +275,7 @@ def test_the_output_is_followed_from_afar_and_results_come_back(user, tmp_path, 
         key = user.ok("submit", "train.py", gate).strip()
         with following(user, key) as process:
             shown = until_line(process, "begun\n")
-            assert user.json("show", key)["status"] == "running", "output comes while it runs"
+            until(lambda: user.json("show", key)["status"] == "running")  # output comes while it runs
             gate.touch()
             rest, said = process.communicate(timeout=PATIENCE)
             assert process.returncode == 0, said + log.read_text()

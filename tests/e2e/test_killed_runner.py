@@ -58,7 +58,7 @@ def assert_nothing_left(place):
 
 
 @pytest.mark.parametrize("point", POINTS)
-def test_the_experiment_survives(place, point):
+def test_the_experiment_survives(place, until, point):
     tally = place.home / "tally"
     workspace = place.workspace({"main.py": SCRIPT})
     key, body = place.request(workspace, pythonenv=["six==1.16.0"], config={"env": {"TALLY": str(tally)}})
@@ -68,9 +68,11 @@ def test_the_experiment_survives(place, point):
     ran = runs(tally)
     assert ran == (1 if point in RAN_BEFORE_THE_CRASH else 0)
 
-    with place.daemon("--limit-idle-duration", "3s") as daemon:
+    with place.daemon() as daemon:
+        until(lambda: place.log().count("serving queue local_test") == 2)
         results = place.wait(key)
-        daemon.wait(60)
+        until(lambda: not place.leftovers())
+    assert daemon.returncode == 0
 
     assert results.ok, results.exit_msg
     assert "trained" in place.output(key)
@@ -105,7 +107,7 @@ def test_while_the_script_runs_its_whole_tree_dies_with_the_runner(place):
         time.sleep(0.05)
     os.kill(doomed.pid, signal.SIGKILL)
     doomed.wait()
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while tagged_processes(place.home):
         assert time.monotonic() < deadline, "the tree outlived the runner"
         time.sleep(0.02)

@@ -4,7 +4,7 @@ import os
 import shutil
 import signal
 import sys
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 import psutil
@@ -133,7 +133,11 @@ def groups_of(daemon):
 
 def running(place):
     """Number of experiments."""
-    return len({one.environ()["STUDIOML_EXPERIMENT"] for one in place.processes()})
+    found = set()
+    for one in place.processes():
+        with suppress(psutil.NoSuchProcess):
+            found.add(one.environ()["STUDIOML_EXPERIMENT"])
+    return len(found)
 
 
 def test_a_good_neighbour_of_three_bad_ones_is_none_the_worse(way, until):

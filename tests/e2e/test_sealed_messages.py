@@ -4,7 +4,6 @@ import base64
 import json
 import shutil
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
@@ -223,12 +222,20 @@ def test_a_dead_letter_is_run_when_its_senders_key_is_there(place, keyed, daemon
     assert place.wait(key).ok
 
 
-def test_a_key_that_is_being_written_makes_messages_wait_and_loses_none(place, keyed, daemon, sealer, keys):
+def test_a_key_that_is_being_written_makes_messages_wait_and_loses_none(place, keyed, daemon, sealer, keys, until):
     whole = (keys / "sender.pub").read_text()
-    (keyed / "senders" / "local_signed_").write_text(whole[:30])
     key, message = sealer()
+    told = f"messages of queue {QUEUE} wait: "
+    before = place.log().count(told)
+
+    def left():
+        """Written again and again: a key that stays as it is counts as broken before long."""
+        (keyed / "senders" / "local_signed_").write_text(whole[:30])
+        return place.log().count(told) > before
+
+    left()
     place.publish(message, QUEUE)
-    time.sleep(0.5)
+    until(left)
     assert len(place.waiting(QUEUE)) == 1
     (keyed / "senders" / "local_signed_").write_text(whole)
     assert place.wait(key).ok

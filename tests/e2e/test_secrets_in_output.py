@@ -136,7 +136,7 @@ def test_nobody_sees_them_when_it_is_over(served, until):
         "loss": 0.5, "said": "*" * len(SECRET), "studioml": None
     }  # fmt: skip
     assert not [form for form in FORMS if form in json.dumps(record["studio_runner"])]
-    assert list((served.home / "runner" / "hidden").iterdir()) == []
+    until(lambda: list((served.home / "runner" / "hidden").iterdir()) == [])
 
 
 def test_with_a_gap_nobody_sees_them_either(cache):

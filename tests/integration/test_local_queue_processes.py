@@ -16,11 +16,13 @@ from studio_runner.queues.layout import RootPlace
 from studio_runner.queues.local import LocalBroker, LocalQueueOptions
 
 QUEUE = "local_shared"
-LEASE = 1.5
+LEASE = 3.0
+LONG = 600.0
+"""A lease for tests that are not about it: a machine that stands still for a moment shall not look like a death."""
 PATIENCE = 60.0
 
 RUNNER = """
-import asyncio, json, sys
+import asyncio, json, os, sys
 from pathlib import Path
 from studio_runner.errors import LeaseLostError
 from studio_runner.queues.local import LocalBroker, LocalQueueOptions
@@ -68,7 +70,9 @@ def say(what, delivery):
 
 
 async def work(delivery):
-    '''What an attempt does: a little work, then settle.'''
+    '''What an attempt does: a little work, then settle; when it is told to wait, not before it may.'''
+    while not os.path.exists(ROOT / "go") and MODE == "wait":
+        await asyncio.sleep(0.02)
     await asyncio.sleep(0.002)
     await delivery.ack()
     say("done", delivery)
@@ -94,7 +98,7 @@ async def main():
     async with LocalBroker(ROOT, LocalQueueOptions(lease=LEASE, poll=0.2)) as broker, asyncio.TaskGroup() as group:
         async for delivery in broker.consume(QUEUE, Gate()):
             say("taken", delivery)
-            group.create_task(work(delivery) if MODE == "work" else hold(delivery))
+            group.create_task(hold(delivery) if MODE == "hold" else work(delivery))
 
 
 asyncio.run(main())
@@ -117,9 +121,9 @@ class Runner:
 
 
 @asynccontextmanager
-async def runner(root: Path, mode: str) -> AsyncIterator[Runner]:
+async def runner(root: Path, mode: str, lease: float = LONG) -> AsyncIterator[Runner]:
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", RUNNER, str(root), QUEUE, str(LEASE), mode, stdout=asyncio.subprocess.PIPE
+        sys.executable, "-c", RUNNER, str(root), QUEUE, str(lease), mode, stdout=asyncio.subprocess.PIPE
     )
     try:
         yield Runner(process)
@@ -163,9 +167,13 @@ async def test_five_hundred_messages_over_three_runners_each_once(root):
                 by_runner[index] += 1
 
     async with AsyncExitStack() as stack:
-        runners = [await stack.enter_async_context(runner(root, "work")) for _ in range(3)]
+        runners = [await stack.enter_async_context(runner(root, "wait")) for _ in range(3)]
         listeners = [asyncio.ensure_future(listen(index, process)) for index, process in enumerate(runners)]
         async with LocalBroker(root, LocalQueueOptions()) as broker:
+            async with asyncio.timeout(PATIENCE):
+                while (await broker.status(QUEUE)).claimed < 3 * 4:
+                    await asyncio.sleep(0.02)
+            (root / "go").touch()
             for number in range(250, 500):
                 await broker.publish(QUEUE, json.dumps({"number": number}).encode())
             async with asyncio.timeout(PATIENCE):
@@ -222,7 +230,7 @@ async def test_a_runner_that_restarts_takes_up_what_its_killed_self_held(root):
 
 async def test_a_runner_stopped_for_longer_than_the_lease_learns_that_it_lost(root):
     await publish(root, 1)
-    async with runner(root, "hold") as sleeper, runner(root, "hold") as heir:
+    async with runner(root, "hold", LEASE) as sleeper, runner(root, "hold", LEASE) as heir:
         first, second = asyncio.ensure_future(sleeper.says()), asyncio.ensure_future(heir.says())
         await asyncio.wait([first, second], return_when=asyncio.FIRST_COMPLETED)
         holder, other, pending = (sleeper, heir, second) if first.done() else (heir, sleeper, first)
@@ -239,9 +247,9 @@ async def test_a_runner_stopped_for_longer_than_the_lease_learns_that_it_lost(ro
 
 async def test_a_runner_stopped_for_less_than_the_lease_keeps_what_it_has(root):
     await publish(root, 1)
-    async with runner(root, "hold") as sleeper:
+    async with runner(root, "hold", LEASE) as sleeper:
         assert await sleeper.says() == ["taken", 0, 0]
-        async with runner(root, "work") as other:
+        async with runner(root, "work", LEASE) as other:
             await both_look(root)
             sleeper.signal(signal.SIGSTOP)
             await asyncio.sleep(LEASE / 4)
@@ -254,9 +262,9 @@ async def test_a_runner_stopped_for_less_than_the_lease_keeps_what_it_has(root):
 async def test_runners_that_were_all_stopped_together_keep_what_they_have(root):
     """As when the machine sleeps, or a terminal's job is suspended: nobody was out of touch for longer than others."""
     await publish(root, 1)
-    async with runner(root, "hold") as holder:
+    async with runner(root, "hold", LEASE) as holder:
         assert await holder.says() == ["taken", 0, 0]
-        async with runner(root, "work") as observer:
+        async with runner(root, "work", LEASE) as observer:
             await both_look(root)
             for process in (holder, observer):
                 process.signal(signal.SIGSTOP)

@@ -68,7 +68,7 @@ async def consuming(broker, gate=None, queue=QUEUE):
         async for delivery in broker.consume(queue, gate or Gate()):
             arrived.put_nowait(delivery)
 
-    async def next_one(patience=30.0):
+    async def next_one(patience=90.0):
         async with asyncio.timeout(patience):
             return await arrived.get()
 
@@ -164,11 +164,11 @@ asyncio.run(main(sys.argv[1], sys.argv[2], sys.argv[3], float(sys.argv[4])))
 """
 
 
-async def victim(node, vhost):
-    """Another process that works on the next message of the queue."""
+async def victim(node, vhost, lease=LEASE):
+    """Another process that works on the next message of the queue, and renews its hold after a third of the lease."""
     arguments = [f"amqp://guest:guest@127.0.0.1:{node.port}/{vhost}", f"http://127.0.0.1:{node.management_port}"]
     return await asyncio.create_subprocess_exec(
-        sys.executable, "-c", RUNNER, *arguments, QUEUE, str(LEASE), stdout=asyncio.subprocess.PIPE
+        sys.executable, "-c", RUNNER, *arguments, QUEUE, str(lease), stdout=asyncio.subprocess.PIPE
     )
 
 
@@ -194,8 +194,8 @@ async def test_a_runner_that_dies_early_every_time_is_charged_too(rabbitmq, vhos
     async with runners(options(rabbitmq, vhost)) as [broker]:
         await broker.publish(QUEUE, body())
         seen = []
-        for _ in range(3):
-            process = await victim(rabbitmq, vhost)
+        for lease in (600.0, LEASE, LEASE):  # the first one dies while it has the message as it came
+            process = await victim(rabbitmq, vhost, lease)
             seen.append(int(await process.stdout.readline()))
             os.kill(process.pid, signal.SIGKILL)
             await process.wait()
@@ -272,14 +272,14 @@ async def test_a_finished_experiment_whose_broker_is_away_is_settled_when_it_is_
 
 
 async def test_a_deleted_queue_stops_its_experiments_after_the_cool_down(rabbitmq, vhost):
-    async with runners(options(rabbitmq, vhost)) as [broker]:
+    async with runners(options(rabbitmq, vhost, cool_down=3.0)) as [broker]:
         await broker.publish(QUEUE, body())
         async with consuming(broker) as next_one:
             delivery = await next_one()
             await delivery.extend()
             rabbitmq.manage("DELETE", f"/api/queues/{vhost}/{QUEUE}")
             await delivery.extend()
-            await asyncio.sleep(1.2)
+            await asyncio.sleep(3.2)
             with pytest.raises(QueueDeletedError):
                 await delivery.extend()
             await delivery.ack()
@@ -287,7 +287,7 @@ async def test_a_deleted_queue_stops_its_experiments_after_the_cool_down(rabbitm
 
 
 async def test_a_queue_that_is_declared_again_in_time_stops_nothing(rabbitmq, vhost):
-    async with runners(options(rabbitmq, vhost)) as [broker]:
+    async with runners(options(rabbitmq, vhost, cool_down=3.0)) as [broker]:
         await broker.publish(QUEUE, body())
         async with consuming(broker) as next_one:
             delivery = await next_one()
@@ -295,7 +295,7 @@ async def test_a_queue_that_is_declared_again_in_time_stops_nothing(rabbitmq, vh
             rabbitmq.manage("DELETE", f"/api/queues/{vhost}/{QUEUE}")
             await delivery.extend()
             await broker.publish(QUEUE, body(2))
-            await asyncio.sleep(1.2)
+            await asyncio.sleep(3.2)
             await delivery.extend()
             await delivery.ack()
             assert (await next_one()).body == body(2)

@@ -4,7 +4,6 @@ import asyncio
 import json
 import shutil
 import struct
-import time
 from contextlib import asynccontextmanager, suppress
 
 import aiormq
@@ -76,7 +75,7 @@ async def consuming(broker, queues, gate):
 
     tasks = [asyncio.create_task(take(queue)) for queue in queues]
 
-    async def next_one(patience=20.0):
+    async def next_one(patience=90.0):
         async with asyncio.timeout(patience):
             return await arrived.get()
 
@@ -121,12 +120,12 @@ async def test_new_and_deleted_queues_are_noticed(rabbitmq, vhost):
         waiting = asyncio.create_task(broker.changed())
         await asyncio.sleep(0.3)
         await broker.publish("rmq_x", b"{}")
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             await waiting
         assert "rmq_x" in await broker.queues()
         waiting = asyncio.create_task(broker.changed())
         rabbitmq.manage("DELETE", f"/api/queues/{vhost}/rmq_x")
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             await waiting
         assert "rmq_x" not in await broker.queues()
 
@@ -278,7 +277,7 @@ async def test_a_small_experiment_passes_a_big_one_which_stays_first(rabbitmq, v
         async with consuming(broker, ["rmq_x"], gate) as next_one:
             for _ in range(2):
                 assert (await next_one()).body == b"small"
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 while (await broker.status("rmq_x")).waiting != 3:  # now and then they are looked at
                     await asyncio.sleep(0.02)
             gate.give_back()
@@ -371,9 +370,9 @@ async def test_a_stream_of_messages_is_delivered_once_each_to_three_runners(rabb
         try:
             for number in range(200):
                 await client.publish("rmq_x", b"%d" % number)
-            until = time.monotonic() + 30
-            while len(seen) < 200 and time.monotonic() < until:
-                await asyncio.sleep(0.05)
+            async with asyncio.timeout(120):
+                while len(seen) < 200:
+                    await asyncio.sleep(0.05)
         finally:
             for task in tasks:
                 task.cancel()

@@ -228,7 +228,7 @@ async def test_an_outage_of_the_database_delays_records_and_nothing_else(client,
         about = subject(added, client.config(f"http://127.0.0.1:{proxy.port}"))
         async with sender.SenderRecorder(known) as reporter:
             proxy.cut()
-            async with asyncio.timeout(1):
+            async with asyncio.timeout(15):
                 for event in (Started(about, time.time()), Checkpointed(about, time.time())):
                     await reporter.report(event)
             last = asyncio.create_task(reporter.report(ended(about)))  # waits, though not for ever

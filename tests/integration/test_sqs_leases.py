@@ -17,7 +17,7 @@ from studio_runner.errors import LeaseLostError, QueueDeletedError
 from studio_runner.queues.sqs import SqsBroker, SqsOptions
 from studio_runner.queues.sqs.listing import HELD
 
-PATIENCE = 30.0
+PATIENCE = 90.0
 CREDENTIALS = "[default]\naws_access_key_id = testing\naws_secret_access_key = testing\nregion = us-east-1\n"
 
 

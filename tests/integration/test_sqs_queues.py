@@ -17,7 +17,7 @@ from studio_runner.errors import BrokerError
 from studio_runner.queues.sqs import SqsBroker, SqsOptions
 from studio_runner.queues.sqs.listing import dead_name
 
-PATIENCE = 30.0
+PATIENCE = 90.0
 SECRET = "verysecretkey"
 CREDENTIALS = f"[default]\naws_access_key_id = AKIATESTING\naws_secret_access_key = {SECRET}\nregion = us-east-1\n"
 
@@ -155,6 +155,9 @@ async def test_what_goes_back_uncharged_to_a_fifo_queue_keeps_its_place_and_its_
             await delivery.requeue(charge=False)
         gate = Gate(lambda _: gate.releases > 0)
         waiting = asyncio.ensure_future(taken(broker, queue, gate))
+        async with asyncio.timeout(PATIENCE):
+            while not gate.asked:
+                await asyncio.sleep(0.02)
         await asyncio.sleep(0.5)
         assert gate.asked == [b"one"]
         gate.give_back()

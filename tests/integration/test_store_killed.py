@@ -76,7 +76,7 @@ def test_killed_at_any_moment_it_is_old_or_new(tmp_path: Path, source: Path):
     whole = 0
     for attempt in range(12):
         store.write("k/output.tar", [b"old"])
-        process = writer(root, source, 0)
+        process = writer(root, source, 0.002)
         assert process.stdout is not None
         process.stdout.readline()
         time.sleep(attempt * 0.002)

@@ -255,7 +255,8 @@ async def test_the_end_is_read_after_the_file_was_removed(path):
     async def write(seen: bytearray) -> None:
         with Output(path, LIMIT) as output:
             output.write(b"first\n")
-            await asyncio.sleep(0.1)
+            while not seen:
+                await asyncio.sleep(0.01)
             path.unlink()
             output.write(b"last\n")
 

@@ -161,7 +161,7 @@ async def test_nobody_waits_long_for_a_database_that_hangs(databases, place, mon
     place.open.clear()
     async with SenderRecorder(databases) as reporter:
         about = subject(S3)
-        async with asyncio.timeout(2):
+        async with asyncio.timeout(20):
             for event in (Started(about, 1.0), Checkpointed(about, 2.0), ended(about)):
                 await reporter.report(event)
         place.open.set()
@@ -185,7 +185,7 @@ async def test_an_end_that_is_not_final_waits_for_nobody(databases, place):
     place.open.clear()
     about = subject(S3)
     async with SenderRecorder(databases) as reporter:
-        async with asyncio.timeout(2):
+        async with asyncio.timeout(20):
             await reporter.report(replace(ended(about), final=False))
         place.open.set()
     assert place.record()["status"] == "waiting"
@@ -198,12 +198,12 @@ async def test_the_last_word_does_not_wait_for_a_database_long_in_trouble(databa
     async with SenderRecorder(databases) as reporter:
         about = subject(S3)
         await reporter.report(Started(about, 1.0))
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             while not databases.of(about).is_in_trouble(0.0):
                 await asyncio.sleep(0.01)
         long_ago = databases.of(about).is_in_trouble
         monkeypatch.setattr(databases.of(about), "is_in_trouble", lambda _seconds: long_ago(0.0))
-        async with asyncio.timeout(2):
+        async with asyncio.timeout(20):
             await reporter.report(ended(about))
 
 
@@ -218,7 +218,7 @@ async def test_a_write_that_failed_is_tried_again_with_what_came_meanwhile(datab
         await asyncio.sleep(0.1)
         await reporter.report(Checkpointed(about, 2.0))
         place.error = None
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             while not place.writes:
                 await asyncio.sleep(0.01)
         assert place.record()["time_last_checkpoint"] == 2.0
@@ -233,7 +233,7 @@ async def test_the_runner_s_end_waits_only_so_long_for_a_database(databases, pla
     monkeypatch.setattr(sender, "CLOSING", 0.05)
     monkeypatch.setattr(sender, "LAST_WORD", 0.05)
     place.open.clear()
-    async with asyncio.timeout(5), SenderRecorder(databases) as reporter:
+    async with asyncio.timeout(20), SenderRecorder(databases) as reporter:
         for number in range(3):
             about = subject(S3, key=f"k{number}")
             await reporter.report(Started(about, 1.0))
@@ -247,7 +247,7 @@ async def test_a_record_that_its_owner_deleted_stays_away(databases, place, monk
     async with SenderRecorder(databases) as reporter:
         about = subject(S3)
         await reporter.report(Started(about, 1.0))
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             while not place.writes:
                 await asyncio.sleep(0.01)
         place.kept.clear()

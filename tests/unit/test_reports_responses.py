@@ -281,7 +281,7 @@ async def test_the_end_of_the_runner_waits_for_a_while(telling, broker, key, mon
 
 
 async def test_the_end_of_the_runner_leaves_lines_out_before_anything_else(telling, broker, key, monkeypatch):
-    monkeypatch.setattr(responses, "CLOSING", 0.2)
+    monkeypatch.setattr(responses, "CLOSING", 3.0)
     monkeypatch.setattr(story, "BREATH", 0.05)
     async with telling() as reporter:
         await reporter.report(Started(subject(), 100.0))

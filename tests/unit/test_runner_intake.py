@@ -162,7 +162,7 @@ async def test_starts_keep_their_distance():
     opening.cancel()
 
 
-def test_a_refused_message_is_taken_when_its_turn_comes_and_when_its_lifetime_is_over():
+def test_a_refused_message_is_taken_when_its_turn_comes_and_when_its_lifetime_is_over(monkeypatch):
     gate, ledger = intake()
     first = gate.admit("local_q", body(message("a", cpus=3)))
     assert first
@@ -179,10 +179,11 @@ def test_a_refused_message_is_taken_when_its_turn_comes_and_when_its_lifetime_is
     held = gate.admit("local_q", body(message("c", cpus=3)))
     assert held
     big["experiment"]["time_added"] = time.time() - 10
-    big["config"]["experimentLifetime"] = "10.2s"
+    big["config"]["experimentLifetime"] = "70s"
     fading = body(big)
     assert gate.admit("local_q", fading) is None
-    time.sleep(0.25)
+    later = time.time() + 61
+    monkeypatch.setattr(time, "time", lambda: later)
     assert gate.admit("local_q", fading), "what is over needs no room"
     assert ledger.free.cores == 1
 

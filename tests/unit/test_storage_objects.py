@@ -283,8 +283,8 @@ async def test_patience_counts_from_the_last_success(monkeypatch: pytest.MonkeyP
 async def test_a_server_that_asks_for_more_time_than_there_is_is_not_waited_for():
     began = time.monotonic()
     with pytest.raises(StorageUnavailableError):
-        await Patience(5.0).wait(PassingError("slow", after=3600))
-    assert time.monotonic() - began < 4
+        await Patience(60.0).wait(PassingError("slow", after=3600))
+    assert time.monotonic() - began < 50
 
 
 @pytest.mark.parametrize("region", ["evil.example/", "evil.example#", "a.b", "", "x\r\ny"])

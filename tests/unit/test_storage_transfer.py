@@ -561,16 +561,16 @@ async def test_reading_ahead_is_bounded(elsewhere: Setting, monkeypatch: pytest.
     feed = fetching_module.Placement.feed
 
     def held_up(self, chunk):
-        held.wait(10)
+        held.wait(100)
         feed(self, chunk)
 
     monkeypatch.setattr(fetching_module.Placement, "feed", held_up)
     task = asyncio.create_task(elsewhere.fetch(artifact(unpack=False)))
-    before = -1
-    while asked(elsewhere)["range"] != before:
-        before = asked(elsewhere)["range"]
-        await asyncio.sleep(0.3)
-    assert before == WINDOW - 1
+    async with asyncio.timeout(60):
+        while asked(elsewhere)["range"] < WINDOW - 1:
+            await asyncio.sleep(0.01)
+    await asyncio.sleep(0.3)
+    assert asked(elsewhere)["range"] == WINDOW - 1
     held.set()
     assert (await task).size == 20 * PART
     assert elsewhere.store.most > 1, "one range after the other"

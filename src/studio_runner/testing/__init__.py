@@ -106,7 +106,8 @@ class Installation:
         directory = self.queue_root / queue
         incoming = directory / ".incoming"
         incoming.mkdir(parents=True, exist_ok=True)
-        name = uuid.uuid4().hex
+        # Where file systems tell the time in milliseconds, messages of one moment keep the order of their names.
+        name = f"{time.time_ns():x}-{uuid.uuid4().hex}"
         (incoming / name).write_bytes(body)
         (incoming / name).rename(directory / name)
         return time.time()

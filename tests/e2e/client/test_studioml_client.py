@@ -60,7 +60,9 @@ def objects(s3, bucket):
     return look
 
 
-def test_an_experiment_is_run_and_its_results_are_where_the_client_looks(client, runner, queue, ended, objects):
+def test_an_experiment_is_run_and_its_results_are_where_the_client_looks(
+    client, runner, queue, ended, objects, until
+):
     project = client.project("train.py")
     words = ("--project", "demo", "--max-duration", "20m", "train.py", "10", "--rate=0.1", "a b")
     key = client.submit(queue, *words, project=project)
@@ -76,7 +78,7 @@ def test_an_experiment_is_run_and_its_results_are_where_the_client_looks(client,
     assert json.loads(samples.splitlines()[0])["memory"] > 0
     (metadata,) = objects(f"experiments/{key}/metadata/")
     assert metadata.startswith(f"experiments/{key}/metadata/scrape-host-")
-    assert not runner.leftovers()
+    until(lambda: not runner.leftovers())
 
 
 def test_its_status_is_right_all_the_way(client, runner, queue, ended, until):
