@@ -35,8 +35,9 @@ LENGTH = struct.Struct("!I")
 SPAWN, TERMINATE, KILL = b"s", b"t", b"k"
 LINUX = sys.platform == "linux"
 
-_LINGER = 0.1
-"""Seconds that processes left behind by the script get to end by themselves (`script | tee log`)."""
+_LINGER = 1.0
+"""Seconds that processes left behind by the script get to end by themselves (`exec > >(tee log)`): on a busy
+machine the last of the output is lost with less."""
 _RETRY_MS = 50
 """Between two rounds of killing; each round finds what was forked meanwhile."""
 _FREEZES = 30
