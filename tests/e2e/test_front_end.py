@@ -56,11 +56,18 @@ class User:
     def runner(self):
         process = self.begin("start")
         try:
+            until(lambda: self.is_served)  # before that, a signal to end would kill it
             yield
         finally:
             process.send_signal(signal.SIGTERM)
             _, said = process.communicate(timeout=PATIENCE)
             assert process.returncode == 0, said
+
+    @property
+    def is_served(self):
+        """A runner has signed in at the queues."""
+        place = self.home / ".studioml" / "queue" / ".studio-runner" / "runners"
+        return place.is_dir() and any(path.name[0] != "." for path in place.iterdir())
 
     def status(self, key):
         return self.json("show", key)["status"]

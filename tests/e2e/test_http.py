@@ -171,6 +171,7 @@ def test_an_experiment_is_seen_from_its_start_to_its_end(runner):
     assert over["reason"] == "completed"
     assert over["record"]["stored"]["output"]["size"] > 0
     assert runner.get(f"/api/v1/experiments/{key}/output").text.endswith("<b>begun</b>\ndone\n")
+    until(lambda: key not in [one["key"] for one in runner.get("/api/v1/runner").json()["running"]])
     after = figures(runner)
     assert ("runner_project_running", *labels) not in after
     labels = ("experiment", ""), ("project", "digits"), ("queue_name", "local_default"), ("queue_type", "local")

@@ -44,7 +44,7 @@ print("done")
 @pytest.fixture(scope="module")
 def served(cache):
     """One daemon for all tests whose experiments end while it goes on."""
-    options = ("--grace", "300ms", "--stop-poll", "50ms", "--lease", "3s")
+    options = ("--grace", "3s", "--stop-poll", "50ms", "--lease", "3s")
     with installation(cache) as made, made.daemon(*options):
         yield made
 
@@ -59,14 +59,14 @@ class TestByWhatTheRequestAllows:
         return served
 
     def test_the_time_limit_stops_a_script_which_may_save_what_it_has(self, place, told):
-        key = place.submit({"main.py": SAVES}, max_duration="1s")
-        results = told(key, "timed_out", "max_duration", "1s")
+        key = place.submit({"main.py": SAVES}, max_duration="6s")
+        results = told(key, "timed_out", "max_duration", "6s")
         assert results.time_finished - results.time_started < 60
         assert place.files(key, "modeldir")["model"] == b"saved"
         assert "training\nsaved\n" in place.output(key)
 
     def test_a_script_that_ignores_the_request_to_stop_is_killed(self, place, told):
-        key = place.submit({"main.py": STUBBORN}, max_duration="1s")
+        key = place.submit({"main.py": STUBBORN}, max_duration="6s")
         told(key, "timed_out")
         assert "training\n" in place.output(key)
         assert "started" in place.files(key, "modeldir")
@@ -88,7 +88,7 @@ class TestByWhatTheRequestAllows:
 
     def test_a_running_experiment_whose_lifetime_ends_is_stopped(self, place, told):
         config = {"experimentLifetime": "1h"}
-        key = place.submit({"main.py": SAVES}, time_added=time.time() - 3600 + 3, config=config)
+        key = place.submit({"main.py": SAVES}, time_added=time.time() - 3600 + 8, config=config)
         told(key, "expired")
         assert place.files(key, "modeldir")["model"] == b"saved"
 

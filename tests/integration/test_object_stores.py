@@ -170,7 +170,7 @@ async def test_what_passes_is_tried_again(front: Front, bucket: str, spoil: str)
 
 async def test_patience_ends(front: Front, bucket: str):
     front.spoil = ["503"] * 100
-    async with opened(front.address, bucket, patience=1.0) as store:
+    async with opened(front.address, bucket, patience=5.0) as store:
         with pytest.raises(
             StorageUnavailableError, match=rf"{front.address} refuses for now \(SlowDown.*tried \d times"
         ):

@@ -87,7 +87,7 @@ def test_its_status_is_right_all_the_way(client, runner, queue, ended, until):
     assert running["time_started"]
     assert not running["time_finished"]
     until(lambda: client.experiment(key)["time_last_checkpoint"] > running["time_started"])
-    assert client.fetch(key, "modeldir") == {"begun": b"yes"}
+    until(lambda: client.fetch(key, "modeldir") == {"begun": b"yes"})
     gate(client).touch()
     assert ended(key)["status"] == "finished"
     assert "the gate is open" in client.output(key)
@@ -95,9 +95,10 @@ def test_its_status_is_right_all_the_way(client, runner, queue, ended, until):
 
 def test_what_the_client_stops_is_stopped_within_seconds(client, runner, queue, ended, until):
     key = client.submit(queue, "wait.py", project=client.project("wait.py"))
-    until(lambda: runner.processes() and client.experiment(key)["status"] == "running")
+    until(lambda: list(runner.attempts.glob("*/modeldir/begun")))
+    until(lambda: client.experiment(key)["status"] == "running")
     client.stop(key)
-    until(lambda: not runner.processes(), patience=15)
+    until(lambda: not runner.processes(), patience=60)
     assert ended(key)["status"] == "stopped"
     output = client.output(key)
     assert "waiting\n" in output

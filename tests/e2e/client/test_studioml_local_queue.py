@@ -47,7 +47,8 @@ def test_an_experiment_on_a_local_queue_of_the_client_is_run(client, machine, en
 def test_what_the_client_stops_is_stopped(client, machine, ended, until):
     key = client.submit("local_mine", "wait.py", project=client.project("wait.py"))
     with machine.daemon("--cpu-only", "--grace", "2s"):
-        until(lambda: machine.processes() and client.experiment(key)["status"] == "running")
+        until(lambda: list(machine.attempts.glob("*/modeldir/begun")))
+        until(lambda: client.experiment(key)["status"] == "running")
         client.stop(key)
         assert ended(key)["status"] == "stopped"
         assert not machine.processes()

@@ -128,7 +128,7 @@ class Site(Installation):
         self.publish(json.dumps(document).encode())
         return key
 
-    def said(self, key, patience=60.0):
+    def said(self, key, patience=120.0):
         """What the script printed last, as JSON."""
         results = self.wait(key, patience)
         assert results.ok, (results, self.output(key))
@@ -224,7 +224,7 @@ def den(account, image_archive, account_cache):
 def until():
     """Wait for something to be true; what it comes to."""
 
-    def wait(true, patience=60):
+    def wait(true, patience=120):
         deadline = time.monotonic() + patience
         while not (found := true()):
             assert time.monotonic() < deadline, "it did not happen in time"

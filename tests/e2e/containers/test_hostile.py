@@ -3,11 +3,12 @@
 import ctypes
 import json
 import os
-import socket
 import sys
 from pathlib import Path
 
 import pytest
+
+from servers.process import free_ports
 
 SECRET = "a secret of the runner"
 
@@ -122,14 +123,16 @@ def test_it_sees_no_processes_but_its_own(den):
 
 def test_its_variables_are_on_no_command_line(den, until):
     key = den.contained(
-        "import os, time\nwhile not os.path.exists('../modeldir/enough'): time.sleep(0.01)",
+        "import os, time\nopen('../modeldir/ready', 'w').close()\n"
+        "while not os.path.exists('../modeldir/enough'): time.sleep(0.01)",
         config={"env": {"TOKEN": "on no command line"}},
     )
-    until(den.processes)
+    directory = until(lambda: next(den.attempts.glob(f"{key}.*/modeldir/ready"), None)).parent
     lines = [" ".join(process.cmdline()) for process in den.processes()]
-    (next(den.attempts.glob(f"{key}.*")) / "modeldir" / "enough").touch()
+    (directory / "enough").touch()
 
     assert den.wait(key).ok
+    assert any("main.py" in line for line in lines)
     assert not any("on no command line" in line for line in lines)
 
 
@@ -435,8 +438,7 @@ for path in ("/api/v1/experiments", "/", "/metrics"):
         found.append(error.code)
 print(json.dumps(found))
 """
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    (port,) = free_ports(1)
     config = {"env": {"ADDRESS": f"http://127.0.0.1:{port}"}}
     token = {"STUDIO_RUNNER_HTTP_TOKEN": SECRET}
     with served(site, "--http-address", f"127.0.0.1:{port}", environ=token):

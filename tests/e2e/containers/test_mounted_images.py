@@ -24,6 +24,15 @@ while True:
 """
 
 
+WAITS = """
+import os, time
+open("../modeldir/ready", "w").close()
+while not os.path.exists("../modeldir/enough"):
+    time.sleep(0.01)
+print("done")
+"""
+
+
 def mounters(daemon):
     return [one for one in psutil.Process(daemon.pid).children(recursive=True) if "squashfuse" in one.name()]
 
@@ -33,9 +42,10 @@ def test_it_is_mounted_and_nothing_of_that_stays(site, served, image_sif, begun,
     home = Path(pwd.getpwuid(site.account.uid).pw_dir) / ".apptainer"
     before = home.exists()
     with served(site) as daemon:
-        key = begun(image_sif, 'import time; open("../modeldir/ready", "w").close(); time.sleep(1); print("done")')
+        key = begun(image_sif, WAITS)
         (mounter,) = mounters(daemon)
         assert mounter in nothing_left.traces(site)
+        (next(site.attempts.glob(f"{key}.*")) / "modeldir" / "enough").touch()
         results = site.wait(key)
         nothing_left(site)
         assert not mounter.is_running()
