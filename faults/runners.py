@@ -17,7 +17,7 @@ from studio_runner.process.environ import ATTEMPT_VARIABLE
 from studio_runner.testing import command_path
 
 AGAIN = 0.5
-START_SECONDS = 60.0
+START_SECONDS = 120.0
 SERVING = b"serving queue"
 DRAIN_SECONDS = 90.0
 ADDRESS_SPACE = 3 << 30

@@ -113,7 +113,7 @@ def test_while_the_script_runs_its_whole_tree_dies_with_the_runner(place):
         time.sleep(0.02)
 
     with place.daemon("--limit-tasks", "1") as daemon:
-        daemon.wait(60)
+        daemon.wait(120)
 
     assert place.results(key).ok
     assert place.output(key).endswith("second time lucky\n")

@@ -79,7 +79,7 @@ def test_an_experiment_of_a_minute_runs_once_where_messages_may_be_held_for_ten_
     key, body = place.request(place.workspace({"main.py": SCRIPT}), args=[str(log), "60"])
     with place.daemon(*options(node)), place.daemon(*options(node)):
         publish(node, body)
-        results = place.wait(key, 120)
+        results = place.wait(key, 240)
     assert results.reason == "completed"
     assert results.attempt == 1
     assert [line.split()[0] for line in log.read_text().splitlines()] == ["begin", "end"]
@@ -100,7 +100,7 @@ def test_the_experiment_of_a_runner_that_is_killed_begins_again_elsewhere_within
             place.wait(key, after)
         first.send_signal(signal.SIGKILL)
         first.wait()
-        results = place.wait(key, 60)
+        results = place.wait(key)
     assert results.reason == "completed"
     assert log.read_text().split() == ["begin", "begin", "end"]
     assert queued(node) == (0, 0)

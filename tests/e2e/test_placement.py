@@ -126,7 +126,7 @@ def test_a_runner_that_is_to_run_so_many_ends_though_it_holds_room(place, until)
         small = stage.submit(QUICK, SMALL, "2h")
         until(lambda: f"held free for {big}" in place.log())
         stage.gate.unlink()
-        assert daemon.wait(60) == 0
+        assert daemon.wait(120) == 0
     assert place.results(big).ok
     assert [small.encode() in path.read_bytes() for path in place.waiting()] == [True]
 

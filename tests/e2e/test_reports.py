@@ -142,7 +142,7 @@ def test_a_retried_experiment_tells_of_every_attempt(sender, until):
         for _ in range(2):  # drain, then give back
             daemon.send_signal(signal.SIGTERM)
             until(lambda: "SIGTERM" in sender.place.log())
-        assert daemon.wait(60) == 0
+        assert daemon.wait(120) == 0
     gate.unlink()
     with sender.daemon("--limit-tasks", "1"):
         until(gate.exists)
@@ -195,7 +195,7 @@ def test_a_broken_key_stops_no_experiment_and_sends_nothing(sender, place):
     (sender.keys / "local_te").write_text("-----BEGIN RSA PUBLIC KEY-----\n")
     experiment = place.submit({"main.py": LOSSES})
     with sender.daemon("--limit-tasks", "1") as daemon:
-        assert daemon.wait(60) == 0
+        assert daemon.wait(120) == 0
     assert place.results(experiment).ok
     assert not place.waiting(f"{QUEUE}_response")
     assert f"{sender.keys / 'local_te'} cannot be used" in place.log()
@@ -204,7 +204,7 @@ def test_a_broken_key_stops_no_experiment_and_sends_nothing(sender, place):
 def test_a_directory_of_keys_that_is_not_there_is_told_of_at_the_start(sender, place):
     shutil.rmtree(sender.keys)
     with sender.daemon() as daemon:
-        assert daemon.wait(60) == 2
+        assert daemon.wait(120) == 2
     assert f"The directory of keys {sender.keys} cannot be read" in place.log()
 
 
@@ -242,7 +242,7 @@ def test_more_lines_than_can_be_sent_cost_neither_the_experiment_nor_its_end(sen
 def test_people_read_reports(sender, place):
     place.submit({"main.py": "print('[1]')\nraise SystemExit(3)"})
     with sender.daemon("--limit-tasks", "1") as daemon:
-        daemon.wait(60)
+        daemon.wait(120)
     code, shown, besides = sender.read()
     assert (code, besides) == (0, "")
     said = [line.split("  ", 2)[2] for line in shown.splitlines()]
@@ -255,7 +255,7 @@ def test_people_read_reports(sender, place):
 def test_programs_read_reports(sender, place):
     place.submit({"main.py": LOSSES})
     with sender.daemon("--limit-tasks", "1") as daemon:
-        daemon.wait(60)
+        daemon.wait(120)
     expected = [report.SerializeToString() for report in sender.reports()]
     _, shown, _ = sender.read("--json")
     assert [specification.parse(line).SerializeToString() for line in shown.splitlines()] == expected
@@ -274,7 +274,7 @@ def test_a_queue_for_reports_is_made_on_request(sender, place):
 def test_somebody_elses_reports_are_left_alone(sender, place):
     place.submit({"main.py": LOSSES})
     with sender.daemon("--limit-tasks", "1") as daemon:
-        daemon.wait(60)
+        daemon.wait(120)
     before = [told(report) for report in sender.reports()]
     code, shown, besides = sender.read(key=specification.new_key())
     assert (code, shown) == (0, "")
@@ -336,7 +336,7 @@ def test_reports_over_rabbitmq(rabbit, cache, key):
         experiment, body = sender.place.request(sender.place.workspace({"main.py": LOSSES}))
         rabbit.publish(body)
         with sender.daemon("--limit-tasks", "1") as daemon:
-            assert daemon.wait(60) == 0
+            assert daemon.wait(120) == 0
         [message, *_] = rabbit.taken()
         assert message["exchange"] == "StudioML.topic"
         assert message["routing_key"] == f"StudioML.{RABBIT}_response"
@@ -365,7 +365,7 @@ def test_reports_wait_for_a_broken_connection(rabbit, cache, key, until):
             until(lambda: "does not take reports now" in sender.place.log())
             proxy.restore()
             assert sender.place.wait(experiment).ok
-            assert daemon.wait(60) == 0
+            assert daemon.wait(120) == 0
         words = [told(report) for report in rabbit.reports(key)]
         assert words == [*BEGINNING, '["before"]', '["after"]', "stop", "Success"]
 
@@ -377,7 +377,7 @@ def test_a_response_queue_that_is_bound_to_nothing_gets_its_reports(rabbit, cach
         key_of_experiment, body = sender.place.request(sender.place.workspace({"main.py": "print('[]')"}))
         rabbit.publish(body)
         with sender.daemon("--limit-tasks", "1") as daemon:
-            assert daemon.wait(60) == 0
+            assert daemon.wait(120) == 0
         words = [told(report) for report in of(rabbit.reports(key), key_of_experiment)]
         assert words == [*BEGINNING, "[]", "stop", "Success"]
 
@@ -404,7 +404,7 @@ def test_many_experiments_at_once_have_their_order_each(rabbit, cache, key):
             rabbit.publish(body)
             experiments.append(experiment)
         with sender.daemon("--limit-tasks", "8") as daemon:
-            assert daemon.wait(110) == 0
+            assert daemon.wait(240) == 0
         reports = rabbit.reports(key)
         for experiment in experiments:
             words = [told(report) for report in of(reports, experiment)]

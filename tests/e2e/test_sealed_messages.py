@@ -252,6 +252,6 @@ def test_a_key_that_stays_broken_stops_everything_on_its_queue(place, keyed, dae
 def test_a_runner_whose_own_key_cannot_be_used_says_so_and_does_not_start(place, keyed):
     (keyed / "own/encryption/ssh-privatekey").chmod(0o644)
     process = place.start("--encrypt-dir", str(keyed / "own"))
-    assert process.wait(30) == 2
+    assert process.wait(120) == 2
     assert "can be used by others (mode 0644)" in place.log()
     assert "PRIVATE KEY" not in place.log()

@@ -152,7 +152,7 @@ class TestByWhoeverRunsTheRunner:
             until(lambda: "SIGTERM" in place.log())
             other = place.submit({"main.py": "print('never')"})
             gate.unlink()
-            assert daemon.wait(60) == 0
+            assert daemon.wait(120) == 0
         assert place.results(key).ok
         assert place.output(key).endswith("finished\n")
         assert [other.encode() in path.read_bytes() for path in place.waiting()] == [True]
@@ -165,7 +165,7 @@ class TestByWhoeverRunsTheRunner:
             daemon.send_signal(signal.SIGTERM)
             until(lambda: "SIGTERM" in place.log())
             daemon.send_signal(signal.SIGTERM)
-            assert daemon.wait(60) == 0
+            assert daemon.wait(120) == 0
         assert place.files(key, "modeldir")["model"] == b"saved"
         assert "[studio-runner] drained: " in place.output(key)
         assert not place.stored(key, "_results").exists()
@@ -183,9 +183,9 @@ class TestByWhoeverRunsTheRunner:
             for number in (signal.SIGINT, signal.SIGTERM):
                 daemon.send_signal(number)
                 until(lambda name=number.name: name in place.log())
-            assert daemon.wait(60) == 0
+            assert daemon.wait(120) == 0
         with place.daemon("--limit-tasks", "1", "--deliveries", "1") as daemon:
-            assert daemon.wait(60) == 0
+            assert daemon.wait(120) == 0
         results = place.results(key)
         assert (results.reason, results.attempt) == ("completed", 1)
         assert place.output(key).endswith("done\n")
@@ -199,7 +199,7 @@ class TestByWhoeverRunsTheRunner:
             daemon.send_signal(signal.SIGTERM)
             until(lambda: "SIGTERM" in place.log())
             daemon.send_signal(signal.SIGTERM)
-            assert daemon.wait(60) == 0
+            assert daemon.wait(120) == 0
         assert len(place.waiting()) == 1
         assert not place.processes()
 
@@ -210,17 +210,17 @@ class TestByWhoeverRunsTheRunner:
             for number in (signal.SIGINT, signal.SIGTERM):
                 daemon.send_signal(number)
                 until(lambda name=number.name: name in place.log())
-            assert daemon.wait(60) == 0
+            assert daemon.wait(120) == 0
         assert len(place.waiting()) == 1
         assert not list(place.attempts.iterdir())
 
     def test_a_runner_ends_when_its_task_is_done_or_nothing_comes(self, place):
         keys = [place.submit({"main.py": "print('hello')"}) for _ in range(3)]
         with place.daemon("--limit-tasks", "2") as daemon:
-            assert daemon.wait(60) == 0
+            assert daemon.wait(120) == 0
         assert [place.stored(key, "_results").exists() for key in keys] == [True, True, False]
         with place.daemon("--limit-idle-duration", "200ms") as daemon:
-            assert daemon.wait(60) == 0
+            assert daemon.wait(120) == 0
         assert place.results(keys[2]).ok
 
 

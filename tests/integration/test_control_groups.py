@@ -350,9 +350,8 @@ async def test_when_a_runner_dies_its_supervisor_removes_the_group(runner):
 
 async def test_the_next_runner_ends_and_removes_what_nobody_else_did(runner):
     left = dead_runner(runner, "supervisor", "server")
-    os.kill(left["script"], 0)
-    assert await asyncio.to_thread(clear_leftovers, FOUND.hierarchies) >= 1
-    assert directories(FOUND, runner) == []
+    await asyncio.to_thread(clear_leftovers, FOUND.hierarchies)
+    await until(lambda: directories(FOUND, runner) == [])  # the runner of another test may be at it just now
     for who in ("server", "supervisor"):
         os.kill(left[who], signal.SIGCONT)
     await until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in left.values()))

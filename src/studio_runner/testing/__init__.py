@@ -222,7 +222,7 @@ class Installation:
 
     @contextmanager
     def daemon(self, *options: str) -> Iterator[subprocess.Popen[bytes]]:
-        """A daemon that is drained at the end, or killed when that takes more than half a minute."""
+        """A daemon that is drained at the end, or killed when that takes more than a minute."""
         process = self.start(*options)
         try:
             yield process
@@ -230,7 +230,7 @@ class Installation:
             with suppress(ProcessLookupError):
                 process.send_signal(signal.SIGTERM)
             try:
-                process.wait(30)
+                process.wait(60)
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()

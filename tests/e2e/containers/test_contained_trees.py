@@ -52,7 +52,7 @@ def test_the_runner_is_killed(site, served, image, begun, nothing_left):
         key = begun(image)
         daemon.kill()
         daemon.wait()
-        assert psutil.wait_procs(site.processes(), timeout=30)[1] == []
+        assert psutil.wait_procs(site.processes(), timeout=60)[1] == []
     with served(site, "--lease", "2s"):
         assert site.wait(key).ok
         nothing_left(site)

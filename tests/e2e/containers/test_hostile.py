@@ -433,7 +433,7 @@ import json, os, urllib.error, urllib.request
 found = []
 for path in ("/api/v1/experiments", "/", "/metrics"):
     try:
-        found.append(urllib.request.urlopen(os.environ["ADDRESS"] + path, timeout=10).status)
+        found.append(urllib.request.urlopen(os.environ["ADDRESS"] + path, timeout=60).status)
     except urllib.error.HTTPError as error:
         found.append(error.code)
 print(json.dumps(found))
