@@ -176,6 +176,16 @@ async def test_the_last_of_an_attempt_that_is_gone_comes_without_secrets(path, a
         assert b"".join([piece async for piece in pieces]) == b"last " + b"*" * len(SECRET) + b"\n"
 
 
+def test_an_attempt_that_goes_while_one_begins_to_look_is_shown_without_secrets(path, attempt):
+    with opened(path) as output:
+        output.write(f"the key is {SECRET}\n".encode())
+    with opened_places(attempt) as hidden, path.open("rb") as file:
+        path.unlink()
+        places_of(attempt).unlink()
+        found = b"".join(shown(file, 0, 1000, NOBODY, hidden))
+    assert found == b"the key is " + b"*" * len(SECRET) + b"\n"
+
+
 def test_the_tail_of_what_somebody_else_wrote_begins_behind_a_secret(path):
     path.write_bytes(f"key {SECRET} end".encode())
     assert seen(path, 10, masker=Masker([SECRET])) == b"*" * (len(SECRET) - 6) + b" end"

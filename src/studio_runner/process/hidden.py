@@ -103,8 +103,10 @@ class Places:
 
 @contextmanager
 def opened_places(attempt: Path) -> Iterator[Hidden]:
-    """For those who show the output of the attempt in this directory, while it is there."""
+    """For those who show the output of the attempt in this directory, while it is there. To be entered before the
+    output is opened: what is written down goes soon after it."""
     places = Places(places_of(attempt))
+    places()
     try:
         yield places
     finally:
