@@ -1,6 +1,7 @@
 """A runner with GPUs: the installed command over a stand-in for NVIDIA's library."""
 
 import json
+import os
 import re
 import subprocess
 from pathlib import Path
@@ -51,6 +52,9 @@ def uuids(driver):
     """Of the large card, the two small ones, and the two instances."""
     with driver.change() as (large, one, other, divided):
         return large.uuid, one.uuid, other.uuid, *(instance.uuid for instance in divided.instances)
+
+
+beside = pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="two experiments side by side need two cores")
 
 
 class Site:
@@ -120,6 +124,7 @@ def start(place):
     return starting
 
 
+@beside
 def test_experiments_have_cards_of_their_own_and_see_no_others(site, start, uuids):
     large, one, other, *_ = uuids
     with start():
@@ -244,6 +249,7 @@ def test_what_no_card_here_can_do_is_left_to_others_and_said(site, start, resour
         assert len(site.place.waiting()) == 1
 
 
+@beside
 def test_cards_are_shared_where_the_operator_says_so(site, start, uuids):
     with start("--gpu-fractions", "2"):
         first, gate = site.submit(gpus=2, gpuMem="8gb", gated=True)

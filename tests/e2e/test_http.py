@@ -423,6 +423,7 @@ def test_a_second_runner_does_without_the_default_address(tmp_path):
     assert "going on without dashboard" in done.stderr
 
 
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="the experiment takes two cores")
 def test_doctor_asks_the_runner_what_is_reserved_and_for_whom(runner):
     key = runner.submit("slow.py", "--cpus", "2", "--ram", "200mb")
     runner.until_prints(key)

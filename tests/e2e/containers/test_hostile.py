@@ -24,6 +24,9 @@ print(json.dumps(found))
 """
 
 
+beside = pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="two experiments side by side need two cores")
+
+
 def environ(targets):
     return {"env": {"TARGETS": json.dumps([str(path) for path in targets])}}
 
@@ -54,6 +57,7 @@ def test_it_reads_no_files_of_the_host(den):
     assert str(own) not in found
 
 
+@beside
 def test_it_reads_nothing_of_other_experiments(den, until):
     neighbour = den.contained(
         "import os, time\nopen('../modeldir/private', 'w').write('mine')\nprint('ready', flush=True)\n"
@@ -136,6 +140,7 @@ def test_its_variables_are_on_no_command_line(den, until):
     assert not any("on no command line" in line for line in lines)
 
 
+@beside
 def test_its_signals_reach_nothing_outside(den, until):
     neighbour = den.contained("import os, time\nwhile not os.path.exists('../modeldir/enough'): time.sleep(0.01)")
     pids = until(lambda: [process.pid for process in den.processes()])
