@@ -21,7 +21,8 @@ RESOURCES = {"cpus": 1, "ram": "300m", "hdd": "500m", "gpus": 0}
 
 @pytest.fixture(scope="session")
 def studioml():
-    """The directory of the clients' environments: `client` and `completion-service`."""
+    """The directory of the clients' environments: `client` and `completion-service`. The first test that asks for it
+    makes them, which takes minutes."""
     directory = ROOT / "build" / "studioml"
     command = [sys.executable, ROOT / "scripts/install-studioml-client", directory]
     made = subprocess.run(command, check=False, capture_output=True, text=True)

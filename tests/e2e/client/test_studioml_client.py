@@ -8,7 +8,7 @@ import pytest
 
 from studio_runner.testing import command_path
 
-pytestmark = [pytest.mark.network, pytest.mark.slow]
+pytestmark = [pytest.mark.network, pytest.mark.slow, pytest.mark.timeout(900)]
 
 
 def gate(client):

@@ -13,7 +13,7 @@ from studio_runner.messages.envelope import envelope_in
 from studio_runner.messages.keys import read_sealing_key, read_signing_key, read_verify_keys
 from studio_runner.messages.request import parse_request
 
-pytestmark = [pytest.mark.network, pytest.mark.slow]
+pytestmark = [pytest.mark.network, pytest.mark.slow, pytest.mark.timeout(900)]
 
 COMMAND = Path(sys.executable).parent / "studio-runner"
 PROGRAM = Path(__file__).parent / "programs" / "envelope.py"
