@@ -33,7 +33,7 @@ class Listener:
         return [body for _, _, body in self.received]
 
     async def until(self, count):
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while len(self.received) < count:
                 await asyncio.sleep(0.01)
 

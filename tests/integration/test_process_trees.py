@@ -97,7 +97,7 @@ def alive(pid: int) -> bool:
 
 
 async def until(true: Callable[[], bool]) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while not true():
             await asyncio.sleep(0.01)
 
@@ -568,7 +568,7 @@ async def test_an_order_that_comes_too_late_does_not_meet_the_next_experiment(sp
 async def test_memory_is_watched_over_the_whole_tree(spawner):
     script = "import os, time\nos.fork()\nblock = bytearray(os.urandom(1 << 20) * 60)\nprint(flush=True)\ntime.sleep(600)"
     started = await start(spawner, *PYTHON, script)
-    async with TreeWatch() as watch, asyncio.timeout(20):
+    async with TreeWatch() as watch, asyncio.timeout(60):
         found = await watch.excess(started.process, 100 << 20, 0)
     assert found.memory > 100 << 20
     await started.process.stop(0)
@@ -589,7 +589,7 @@ time.sleep(600)
 """
     good = await start(spawner, *PYTHON, script.format(processes=5, threads=4))
     await good.line()
-    async with TreeWatch() as watch, asyncio.timeout(20):
+    async with TreeWatch() as watch, asyncio.timeout(60):
         others = asyncio.create_task(watch.excess(good.process, 0, 10))
         many = await start(spawner, *PYTHON, script.format(processes=5, threads=5))
         assert (await watch.excess(many.process, 0, 10)).processes == 11

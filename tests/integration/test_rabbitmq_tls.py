@@ -59,7 +59,7 @@ async def test_a_message_goes_both_ways_with_both_certificates(guarded, certific
         name: certificates / file
         for name, file in {"ca": "ca.pem", "cert": "client.pem", "key": "client.key"}.items()
     }
-    async with RabbitBroker(options(guarded, **own)) as broker, asyncio.timeout(30):
+    async with RabbitBroker(options(guarded, **own)) as broker, asyncio.timeout(60):
         await broker.publish(QUEUE, BODY)
         assert QUEUE in await broker.queues()
         deliveries = broker.consume(QUEUE, Gate())
@@ -70,14 +70,14 @@ async def test_a_message_goes_both_ways_with_both_certificates(guarded, certific
 
 
 async def test_without_a_certificate_of_ours_the_broker_does_not_speak_to_us(guarded, certificates):
-    async with RabbitBroker(options(guarded, ca=certificates / "ca.pem")) as broker, asyncio.timeout(30):
+    async with RabbitBroker(options(guarded, ca=certificates / "ca.pem")) as broker, asyncio.timeout(60):
         with pytest.raises(BrokerError, match=r"amqps://guest@127\.0\.0\.1") as caught:
             await broker.queues()
     assert "guest:guest" not in f"{caught.value} {caught.value.hint}"
 
 
 async def test_a_broker_that_nobody_vouches_for_is_not_spoken_to(guarded):
-    async with RabbitBroker(options(guarded)) as broker, asyncio.timeout(30):
+    async with RabbitBroker(options(guarded)) as broker, asyncio.timeout(60):
         with pytest.raises(BrokerError, match="certificate") as caught:
             await broker.queues()
     assert "amqp-ca" in f"{caught.value} {caught.value.hint}"

@@ -118,7 +118,7 @@ async def known(tmp_path):
 
 
 async def until(true):
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while not await asyncio.to_thread(true):
             await asyncio.sleep(0.02)
 

@@ -183,6 +183,6 @@ async def test_what_is_secret_in_ones_own_configuration_is_not_shown(tmp_path):
 
 
 async def until(true):
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not true():
             await asyncio.sleep(0.01)

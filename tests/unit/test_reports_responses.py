@@ -100,7 +100,7 @@ def told(report):
 
 
 async def settled(broker, count):
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while len(_messages(broker, QUEUE)) < count:
             await asyncio.sleep(0.01)
 
