@@ -160,6 +160,14 @@ def test_a_sealed_message_that_is_too_large_by_its_own_advice_is_left_unopened(t
     assert intake.admit("rmq_signed_1", changed(sealed, resources_needed={"cpus": 5})) is None
 
 
+def test_nobodys_advice_keeps_a_message_that_is_not_signed_on_its_queue(trust, sealed):
+    intake, _ = gate(trust)
+
+    for signature in (None, "x"):
+        ticket = intake.admit("rmq_signed_1", changed(sealed, signature=signature, resources_needed={"cpus": 5}))
+        assert isinstance(ticket.reading.error, RejectedError)
+
+
 def test_once_opened_only_what_is_inside_counts(trust, sealed):
     intake, ledger = gate(trust)
 

@@ -107,9 +107,9 @@ class Opener:
     def _opened(
         self, envelope: Envelope, wanted: Callable[[Envelope], bool], senders: Sequence[VerifyKey] | None
     ) -> Reading | None:
+        sender = envelope.verified(senders).fingerprint if senders is not None else ""
         if not wanted(envelope):
             return None
-        sender = envelope.verified(senders).fingerprint if senders is not None else ""
         if self._own is None:
             raise RejectedError(f"The message cannot be run: {NO_KEY}")
         clear = envelope.opened(self._own.key())
