@@ -1,7 +1,9 @@
 """Sealed and signed messages against the installed command: what is in order runs, everything else does not."""
 
 import base64
+import hashlib
 import json
+import os
 import shutil
 import subprocess
 import time
@@ -186,6 +188,54 @@ def test_a_message_that_is_played_again_is_noticed_by_this_runner_and_by_the_nex
         assert "done with before" in rejected_again(place, until, message)
     assert place.ended(key) == record
     assert place.stored(key, "_results").stat().st_mtime_ns == results
+
+
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="needs two cores")
+def test_a_copy_of_a_message_that_is_being_run_is_not_run(place, keyed, daemon, sealer, until):
+    key, message = sealer({"main.py": WAITS})
+    gate, elsewhere = place.home / "gate", "local_signed_3"
+    gate.unlink(missing_ok=True)
+    place.publish(message, QUEUE)
+    until(place.processes)
+    (place.queue_root / elsewhere).mkdir()
+
+    def reasons():
+        letters = [*place.dead_letters(QUEUE), *place.dead_letters(elsewhere)]
+        return [letter["reason"] for letter in letters if letter["body"] == message]
+
+    place.publish(message, QUEUE)
+    place.publish(message, elsewhere)
+    until(lambda: len(reasons()) == 2)
+    assert all("is being run" in reason for reason in reasons())
+    gate.touch()
+    assert place.wait(key).ok
+
+
+@pytest.mark.parametrize(
+    ("results", "runs"),
+    [
+        ({"exit_msg": "ok", "reason": "completed", "attempt": 2}, False),
+        ({"exit_msg": "no index", "reason": "environment_failed", "attempt": 1}, False),
+        ({"exit_msg": "no index", "reason": "environment_failed", "attempt": 1, "transient": True}, True),
+        ({"exit_msg": "no store", "reason": "storage_unavailable", "attempt": 5}, True),
+    ],
+)
+def test_what_another_machine_did_is_not_run_again_and_what_it_set_aside_is(
+    place, daemon, keys, until, results, runs
+):
+    own = read_opening_key((keys / "runner").read_bytes())
+    sender = read_signing_key((keys / "sender").read_bytes())
+    key, body = place.request(place.workspace(HELLO))
+    fence = place.stored(key, "_results").with_name("_attempt.json")
+    fence.parent.mkdir(parents=True, exist_ok=True)
+    fence.write_text(json.dumps({"message": hashlib.sha256(body).hexdigest(), "results": results}))
+    message = enclosed(parse_request(body), own.public, sender)
+    if runs:
+        place.publish(message, QUEUE)
+        assert place.wait(key).ok
+    else:
+        assert "done with before" in rejected(place, until, message)
+        assert not place.stored(key, "_results").exists()
 
 
 def rejected_again(place, until, body):

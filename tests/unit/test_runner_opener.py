@@ -17,9 +17,10 @@ from studio_runner.messages.keys import read_opening_key, read_signing_key
 from studio_runner.messages.request import parse_request
 from studio_runner.messages.sealing import seal
 from studio_runner.messages.signature import sign
+from studio_runner.queues.memory import MemoryBroker
 from studio_runner.runner.intake import Intake, Quota, Terms
 from studio_runner.runner.opener import Opener
-from studio_runner.runner.replays import Replays
+from studio_runner.runner.replays import NAME, Replays
 
 SAMPLE = (Path(__file__).parents[1] / "samples" / "studioml-0.0.49-rmq-plain.json").read_bytes()
 CLEAR = parse_request(SAMPLE).replace(time_added=time.time()).to_json()
@@ -208,6 +209,27 @@ def test_a_message_that_was_done_with_is_known_to_every_runner_of_the_directory(
     assert Replays(tmp_path).knows(request)
 
 
+async def test_what_is_under_way_is_known_until_it_is_settled_or_lost(tmp_path):
+    request, broker, replays = parse_request(CLEAR), MemoryBroker(), Replays(tmp_path)
+    intake, _ = gate(TrustSettings())
+    for _ in range(2):
+        await broker.publish("rmq_1", CLEAR)
+    deliveries = broker.consume("rmq_1", intake)
+    first, copy = await anext(deliveries), await anext(deliveries)
+
+    assert not await replays.is_copy(request)
+    replays.begin(request, first)
+    assert await replays.is_copy(request)
+    replays.end(request, copy)
+    assert await replays.is_copy(request)
+    replays.end(request, first)
+    assert not await replays.is_copy(request)
+
+    replays.begin(request, first)
+    first.lose()
+    assert not await replays.is_copy(request)
+
+
 def test_the_same_key_submitted_again_is_another_message(tmp_path):
     request = parse_request(CLEAR)
     replays = Replays(tmp_path)
@@ -230,3 +252,11 @@ def test_a_disk_that_takes_nothing_costs_no_experiment(tmp_path, caplog):
     replays.add(parse_request(CLEAR))
     assert not replays.knows(parse_request(CLEAR))
     assert "a replay would not be noticed here" in caplog.text
+
+
+def test_a_file_that_is_damaged_costs_no_experiment_and_what_to_do_is_said(tmp_path, caplog):
+    (tmp_path / NAME).write_bytes(b"no database" * 1000)
+    replays = Replays(tmp_path)
+    replays.add(parse_request(CLEAR))
+    assert not replays.knows(parse_request(CLEAR))
+    assert "remove it if it is damaged" in caplog.text

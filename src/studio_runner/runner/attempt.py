@@ -103,9 +103,9 @@ class Attempt:
             return await self._refused(self._reading.error)
         if self._reading.sender:
             log.info("signed by %s", self._reading.sender)
-        if self._reading.sealed and self._host.replays.knows(request):
-            return superseded() if self._delivery.redelivered else await self._refused(_played_again())
         try:
+            if self._reading.sealed and await self._was_done(request):
+                return superseded()
             trial = await self._open(request, stack)
         except ExperimentError as error:
             return await self._refused(error)
@@ -125,6 +125,19 @@ class Attempt:
         outcome = await self._finish(trial, outcome)
         await self._report_end(trial.subject, outcome, trial.exit)
         return outcome
+
+    async def _was_done(self, request: Request) -> bool:
+        """Whether a runner died with this sealed message after it was done with. RejectedError when it is played
+        again."""
+        replays = self._host.replays
+        if await replays.is_copy(request):
+            raise _played_again()
+        if not replays.knows(request):
+            replays.begin(request, self._delivery)
+            return False
+        if not self._delivery.redelivered:
+            raise _played_again()
+        return True
 
     def _worn_out(self) -> Outcome | None:
         """The budget was spent before this attempt: on runners that died, or else it would not have come again."""
@@ -149,9 +162,8 @@ class Attempt:
         found = await trial.artifacts.approach(first=False)
         if found is None:
             return None
-        results = parse_results(json.dumps(found).encode())
-        outcome = delivered(results)
-        if outcome.settle is not Settle.ACK or (results.attempt or 0) > self._number:
+        outcome = delivered(parse_results(json.dumps(found).encode()))
+        if outcome.settle is not Settle.ACK:
             await trial.artifacts.approach(first=True)  # it was set aside, and somebody wants it tried again
             return None
         if not self._delivery.redelivered:
@@ -254,8 +266,10 @@ class Attempt:
 
     async def _settle(self, outcome: Outcome) -> None:
         said = f"{outcome.reason}: {outcome.sentence}"
-        if self._reading.sealed and self._reading.request and outcome.settle is Settle.ACK:
-            self._host.replays.add(self._reading.request)
+        if self._reading.sealed and self._reading.request:
+            if outcome.settle is Settle.ACK:
+                self._host.replays.add(self._reading.request)
+            self._host.replays.end(self._reading.request, self._delivery)
         try:
             match outcome.settle:
                 case Settle.ACK:
@@ -331,7 +345,7 @@ def _heard(feed: Callable[[bytes], bool], listener: Callable[[bytes], None] | No
 
 def _played_again() -> RejectedError:
     return RejectedError(
-        "The message was done with before, and was put on the queue again",
+        "The message is being run, or was done with before, and was put on the queue again",
         hint="To run the experiment again, submit it again.",
     )
 
