@@ -146,6 +146,16 @@ def test_a_key_in_the_making_leaves_messages_where_they_are_and_a_broken_one_ref
     assert refused(opener.read("rmq_signed_1", sealed), "rmq_signed_ cannot be used")
 
 
+def test_why_messages_wait_is_said_once_until_it_is_over(trust, sealed, caplog):
+    opener, away = Opener(trust), trust.request_signatures_dir.with_name("away")
+    for _ in range(2):
+        trust.request_signatures_dir.rename(away)
+        assert [opener.read("rmq_signed_1", sealed) for _ in range(3)] == [None, None, None]
+        away.rename(trust.request_signatures_dir)
+        assert opener.read("rmq_signed_1", sealed).request
+    assert caplog.text.count("messages of queue rmq_signed_1 wait") == 2
+
+
 # -- at the gate of the queues ----------------------------------------------------------------------------------------
 
 

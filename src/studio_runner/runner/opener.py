@@ -50,6 +50,7 @@ class Opener:
         self._own = OpeningKeyFile(trust.encrypt_dir) if trust.encrypt_dir else None
         directory = trust.request_signatures_dir
         self._senders = KeyDirectory(directory, read_verify_keys) if directory else None
+        self._waiting: dict[str, str] = {}
 
     @property
     def opens(self) -> bool:
@@ -69,6 +70,7 @@ class Opener:
         text, or when a key is just being written."""
         try:
             senders = self._senders.of(queue) if self._senders else None
+            self._waiting.pop(queue, None)
             if senders is None and self._trust.reads_clear_text:
                 return self._read_any(body, wanted)
             return self._read_sealed(body, wanted, senders)
@@ -77,7 +79,9 @@ class Opener:
         except KeyFileError as error:
             return Reading(error=RejectedError(str(error), hint=error.hint))
         except KeyUnsettledError as error:
-            log.warning("messages of queue %s wait: %s", queue, error)
+            if self._waiting.get(queue) != str(error):  # they are looked at again and again
+                self._waiting[queue] = str(error)
+                log.warning("messages of queue %s wait: %s", queue, error)
             return None
 
     def _read_any(self, body: bytes, wanted: Callable[[Envelope], bool]) -> Reading | None:
