@@ -137,6 +137,7 @@ class Attempt:
             return False
         if not self._delivery.redelivered:
             raise _played_again()
+        log.warning("the message was done with before: nothing is run again")
         return True
 
     def _worn_out(self) -> Outcome | None:

@@ -1,7 +1,8 @@
 """Key files as they are on the disk now: who may have written them, which one a queue has, whether they are whole.
 
-They are looked at with every message, which costs less than a tenth of a millisecond: so a key that appears, changes
-or vanishes counts at once, however it was done (by hand, or by Kubernetes, which swaps a link to a whole directory).
+They are looked at with every message, which costs less than a tenth of a millisecond: so a key that appears,
+changes or vanishes counts at once, however it was done (by hand, or by Kubernetes, which swaps a link to a whole
+directory).
 """
 
 import logging
