@@ -13,6 +13,7 @@ import pytest
 
 from studio_runner.messages.envelope import enclosed
 from studio_runner.messages.keys import read_opening_key, read_signing_key
+from studio_runner.messages.naming import name_if_sealed
 from studio_runner.messages.request import parse_request
 from studio_runner.messages.signature import sign
 from studio_runner.testing import command_path, installation
@@ -158,8 +159,10 @@ def test_everything_else_is_rejected_and_nobody_is_told(place, keyed, daemon, se
     shutil.copy(OTHER, keyed / "senders" / "local_others_")  # known, but not for this queue
     for name, (change, words) in BAD.items():
         key, message = sealer()
-        reason = rejected(place, until, change(message, keys))
+        body = change(message, keys)
+        reason = rejected(place, until, body)
         assert words in reason, name
+        assert name_if_sealed(body) in place.log(), name
         assert reason.startswith("unauthorised:"), name
         assert not place.stored(key, "_results").exists(), name
     key, message = sealer()

@@ -17,6 +17,7 @@ from typing import Any
 from studio_runner.errors import BrokerError, ExperimentError, Reason, RejectedError, SupersededError
 from studio_runner.messages.credentials import secrets_of
 from studio_runner.messages.metadata import Document
+from studio_runner.messages.naming import name_if_sealed
 from studio_runner.messages.request import Request, short_key
 from studio_runner.messages.results import parse_results
 from studio_runner.messages.salvage import salvaged_config, salvaged_experiment, salvaged_secrets
@@ -61,7 +62,8 @@ class Attempt:
         self._starting.enter_context(host.starts.under_way())
         self._wish: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
         self._reading = admission.reading
-        self.key = self._reading.request.key if self._reading.request else "(unreadable)"
+        request = self._reading.request
+        self.key = request.key if request else name_if_sealed(delivery.body) or "(unreadable)"
         self.trial: Trial | None = None
         """Its state, once it has a directory."""
 
