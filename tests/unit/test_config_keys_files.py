@@ -3,7 +3,10 @@
 import logging
 import os
 import shutil
+import tempfile
 import time
+from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -19,6 +22,7 @@ from studio_runner.errors import KeyFileError, KeyUnsettledError
 from studio_runner.messages.keys import read_verify_keys
 
 PASSPHRASE = "throw-away"
+NOBODY = 65534
 
 
 @pytest.fixture
@@ -252,6 +256,35 @@ def test_what_is_wrong_with_the_runners_key_is_told(own, change, words):
     change(own)
     with pytest.raises(KeyFileError, match=words):
         OpeningKeyFile(own).key()
+
+
+@contextmanager
+def as_ordinary_user(place):
+    """As somebody to whom modes mean something, and whose files these are."""
+    if os.geteuid() != 0:
+        yield
+        return
+    for path in (place, *place.rglob("*")):
+        os.chown(path, NOBODY, NOBODY)
+    os.seteuid(NOBODY)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
+def test_a_passphrase_that_cannot_be_looked_for_stops_no_runner(own, caplog):
+    with tempfile.TemporaryDirectory() as place:
+        shutil.copytree(own, Path(place) / "own")
+        file = OpeningKeyFile(Path(place) / "own")
+        key = file.key()
+        (Path(place) / "own/passphrase").chmod(0)
+        with as_ordinary_user(Path(place)):
+            assert file.key() is key
+            assert "ssh-passphrase cannot be read: Permission denied" in caplog.text
+            with pytest.raises(KeyFileError, match="ssh-passphrase cannot be read: Permission denied"):
+                OpeningKeyFile(Path(place) / "own").key()
+        (Path(place) / "own/passphrase").chmod(0o700)
 
 
 def test_a_group_may_read_a_private_key_and_nobody_else(keys):

@@ -129,13 +129,23 @@ class OpeningKeyFile:
 
     def _read(self) -> OpeningKey:
         content = private_content(self.path)
-        passphrase = passphrase_in(self._passphrase) if self._passphrase.exists() else None
+        passphrase = self._kept_passphrase()
         try:
             return read_opening_key(content, passphrase or None)
         except KeyFileError as error:
             locked = isinstance(error, KeyLockedError)
             hint = f"The runner reads it from {self._passphrase} (mode 0600)." if locked else HINT
             raise KeyFileError(f"The key file {self.path} cannot be used: {error}", hint=hint) from error
+
+    def _kept_passphrase(self) -> bytes | None:
+        """None where there is none; KeyFileError when it cannot be read."""
+        try:
+            self._passphrase.lstat()
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as error:
+            raise KeyFileError(f"The key file {self._passphrase} cannot be read: {error.strerror}") from error
+        return passphrase_in(self._passphrase)
 
 
 HINT = "docs/how-to/encrypt-and-sign.md says how keys are made."
