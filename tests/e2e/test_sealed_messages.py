@@ -197,7 +197,6 @@ def test_a_message_that_is_played_again_is_noticed_by_this_runner_and_by_the_nex
 def test_a_copy_of_a_message_that_is_being_run_is_not_run(place, keyed, daemon, sealer, until):
     key, message = sealer({"main.py": WAITS})
     gate, elsewhere = place.home / "gate", "local_signed_3"
-    gate.unlink(missing_ok=True)
     place.publish(message, QUEUE)
     until(place.processes)
     (place.queue_root / elsewhere).mkdir()
@@ -212,6 +211,7 @@ def test_a_copy_of_a_message_that_is_being_run_is_not_run(place, keyed, daemon, 
     assert all("is being run" in reason for reason in reasons())
     gate.touch()
     assert place.wait(key).ok
+    gate.unlink()
 
 
 @pytest.mark.parametrize(
@@ -260,6 +260,7 @@ def test_a_sealed_experiment_whose_runner_was_killed_is_run_by_the_next(place, k
     gate.touch()
     with place.daemon(*map(str, options)):
         assert place.wait(key).ok
+    gate.unlink()
     assert not place.leftovers()
 
 

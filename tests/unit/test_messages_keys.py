@@ -115,6 +115,7 @@ def line(kind, *fields):
         (line(b"ssh-ed25519", b"\1" + bytes(31)), "belongs to everybody or to nobody"),
         (line(b"ssh-ed25519", b"\2" + bytes(31)), "belongs to everybody or to nobody"),
         (line(b"sk-ssh-ed25519@openssh.com", b"k" * 32, b"ssh:"), "of the kind sk-ssh-ed25519@openssh.com"),
+        (line(b"ecdsa-sha2-nistp256", b"nistp256", b"\2" + bytes(32)), "no public key that can be read"),
         (line(b"ssh-ed25519-cert-v01@openssh.com"), "of the kind ssh-ed25519-cert-v01@openssh.com"),
         (b"", "it is empty"),
         (b"\n# nobody yet\n", "it is empty"),

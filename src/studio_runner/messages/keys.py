@@ -191,7 +191,7 @@ def _private(content: bytes, passphrase: bytes | None) -> AnyKey:
         if passphrase is None:
             raise KeyLockedError("it is encrypted, and there is no passphrase for it") from error
         return _private(content, None)
-    except (ValueError, UnsupportedAlgorithm) as error:
+    except (ValueError, NotImplementedError, UnsupportedAlgorithm) as error:
         why = "or the passphrase is another" if passphrase else "is it whole?"
         raise KeyFileError(f"it holds no private key that can be read ({why})") from error
 
@@ -207,7 +207,7 @@ def _public(content: bytes) -> AnyKey:
     load = serialization.load_pem_public_key if pem else serialization.load_ssh_public_key
     try:
         return _typed(load(content.strip()))
-    except (ValueError, UnsupportedAlgorithm) as error:
+    except (ValueError, NotImplementedError, UnsupportedAlgorithm) as error:
         raise KeyFileError("it holds no public key that can be read (is it whole?)") from error
 
 
