@@ -16,7 +16,7 @@ from studio_runner.messages.keys import read_opening_key, read_signing_key
 from studio_runner.messages.naming import name_if_sealed
 from studio_runner.messages.request import parse_request
 from studio_runner.messages.signature import sign
-from studio_runner.testing import command_path, installation
+from studio_runner.testing import artifact, command_path, installation
 
 QUEUE = "local_signed_1"
 OPEN = "local_open"
@@ -239,6 +239,26 @@ def test_what_another_machine_did_is_not_run_again_and_what_it_set_aside_is(
     else:
         assert "done with before" in rejected(place, until, message)
         assert not place.stored(key, "_results").exists()
+
+
+@pytest.mark.parametrize("lifetime", ["4h", "1s"])
+def test_an_old_message_does_not_take_the_place_of_a_newer_one_of_its_key(place, daemon, keys, until, lifetime):
+    own = read_opening_key((keys / "runner").read_bytes())
+    sender = read_signing_key((keys / "sender").read_bytes())
+    key, body = place.request(
+        place.workspace(HELLO), config={"experimentLifetime": lifetime}, time_added=time.time() - 60
+    )
+    old = parse_request(body)
+    workspace = artifact(place.workspace({"main.py": "print('newer')"}), mutable=False)
+    artifacts = {**old.experiment_document["artifacts"], "workspace": workspace}
+    newer = parse_request(place.request(place.workspace(HELLO), key=key, artifacts=artifacts)[1])
+    place.publish(enclosed(newer, own.public, sender), QUEUE)
+    assert place.wait(key).ok
+    record = place.ended(key)
+    assert "is older than one" in rejected(place, until, enclosed(old, own.public, sender))
+    assert place.results(key).ok
+    assert place.output(key).endswith("newer\n")
+    assert place.ended(key) == record
 
 
 def rejected_again(place, until, body):

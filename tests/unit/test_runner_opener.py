@@ -247,14 +247,16 @@ def test_the_same_key_submitted_again_is_another_message(tmp_path):
     assert not replays.knows(request.replace(time_added=request.experiment.time_added + 1))
 
 
-def test_what_is_over_anyway_is_forgotten(tmp_path):
+def test_what_was_over_long_ago_is_forgotten(tmp_path):
     request = parse_request(CLEAR)
-    over = request.replace(time_added=time.time() - 10**8)
+    long_ago, lately = (request.replace(time_added=time.time() - ago) for ago in (10**8, 10**7))
     replays = Replays(tmp_path)
-    replays.add(over)
+    for one in (long_ago, lately):
+        assert one.lifetime_deadline < time.time()
+        replays.add(one)
     replays.close()
-    assert over.lifetime_deadline
-    assert not Replays(tmp_path).knows(over)
+    assert not Replays(tmp_path).knows(long_ago)
+    assert Replays(tmp_path).knows(lately)
 
 
 def test_a_disk_that_takes_nothing_costs_no_experiment(tmp_path, caplog):

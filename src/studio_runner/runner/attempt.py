@@ -151,7 +151,7 @@ class Attempt:
 
     async def _delivered_before(self, trial: Trial) -> Outcome | None:
         """What an earlier attempt at this message came to, if it got so far as to deliver. RejectedError when there
-        was one though nobody had the message before."""
+        was one though nobody had the message before, or when its sender has submitted the experiment anew since."""
         try:
             return await self._earlier(trial)
         except SupersededError:
@@ -162,6 +162,8 @@ class Attempt:
             return self._shown(from_error(error))
 
     async def _earlier(self, trial: Trial) -> Outcome | None:
+        if self._reading.sealed and await trial.artifacts.are_outdated():
+            raise _outdated()
         found = await trial.artifacts.approach(first=False)
         if found is None:
             return None
@@ -350,6 +352,13 @@ def _played_again() -> RejectedError:
     return RejectedError(
         "The message is being run, or was done with before, and was put on the queue again",
         hint="To run the experiment again, submit it again.",
+    )
+
+
+def _outdated() -> RejectedError:
+    return RejectedError(
+        "The message is older than one of the same experiment that was taken before it",
+        hint="Somebody put it on the queue again, or the clocks of its senders differ (time_added).",
     )
 
 

@@ -29,8 +29,12 @@ CREATE TABLE IF NOT EXISTS settled (message TEXT PRIMARY KEY, deadline REAL) WIT
 """
 
 
+KEPT = 400 * 86400.0
+"""Seconds after the end of its lifetime for which a message is remembered: it would not run, and yet be told of."""
+
+
 class Replays:
-    """Remembers messages until their lifetime is over: from then on they are refused for that anyway."""
+    """Remembers messages; those without a lifetime for ever."""
 
     def __init__(self, working_dir: Path) -> None:
         self._path = working_dir / NAME
@@ -89,7 +93,7 @@ class Replays:
         with ExitStack() as failing:
             failing.enter_context(closing(file))
             file.executescript(_OPENING)
-            file.execute("DELETE FROM settled WHERE deadline < ?", [time.time()])
+            file.execute("DELETE FROM settled WHERE deadline < ?", [time.time() - KEPT])
             failing.pop_all()
         return file
 
