@@ -21,6 +21,7 @@ from studio_runner.testing import artifact, command_path, installation
 QUEUE = "local_signed_1"
 OPEN = "local_open"
 OTHER = Path(__file__).parents[1] / "keys" / "other-sender.pub"
+PATIENCE = 60
 WAITS = """
 import pathlib, time
 gate = pathlib.Path(__file__).resolve().parents[4] / "gate"
@@ -259,6 +260,25 @@ def test_an_old_message_does_not_take_the_place_of_a_newer_one_of_its_key(place,
     assert place.results(key).ok
     assert place.output(key).endswith("newer\n")
     assert place.ended(key) == record
+
+
+def test_what_is_rejected_is_no_experiment_that_a_limit_counts(place, keyed, sealer, until):
+    good, message = sealer()
+    old, done = sealer()
+    options = ("--encrypt-dir", keyed / "own", "--request-signatures-dir", keyed / "senders", "--poll", "100ms")
+    with place.daemon(*map(str, options)):
+        place.publish(done, QUEUE)
+        assert place.wait(old).ok
+        until(lambda: not place.claimed(QUEUE))
+    for body in (with_fields(message, signature=None), done):
+        place.publish(body, QUEUE)
+    limits = ("--limit-tasks", "1", "--limit-interval", "1h")
+    with place.daemon(*map(str, (*options, *limits))) as process:
+        until(lambda: not place.waiting(QUEUE) and not place.claimed(QUEUE))
+        assert process.poll() is None
+        place.publish(message, QUEUE)
+        assert process.wait(PATIENCE) == 0
+    assert place.results(good).ok
 
 
 def rejected_again(place, until, body):

@@ -296,7 +296,9 @@ class Attempt:
         """The experiment never got a directory: only the record can tell of it. Of a message that is not believed
         nothing is told: what it says of its key and of its sender's records may be meant to do harm."""
         outcome = self._shown(from_error(error)) if error else of_reason(Reason.SYSTEM_ERROR)
-        if not isinstance(error, RejectedError):
+        if isinstance(error, RejectedError):
+            self._admission.cancelled()  # or anybody could use up what the operator gives to senders
+        else:
             await self._report_unstarted(outcome)
         return outcome
 
