@@ -146,6 +146,13 @@ def test_a_key_in_the_making_leaves_messages_where_they_are_and_a_broken_one_ref
     assert refused(opener.read("rmq_signed_1", sealed), "rmq_signed_ cannot be used")
 
 
+def test_keys_of_senders_without_one_to_open_their_messages_are_told_of_at_the_start(trust, caplog):
+    Opener(trust).prepare()
+    assert caplog.text == ""
+    Opener(TrustSettings(request_signatures_dir=trust.request_signatures_dir)).prepare()
+    assert "this runner has no key to open them (--encrypt-dir)" in caplog.text
+
+
 def test_why_messages_wait_is_said_once_until_it_is_over(trust, sealed, caplog):
     opener, away = Opener(trust), trust.request_signatures_dir.with_name("away")
     for _ in range(2):

@@ -22,6 +22,8 @@ log = logging.getLogger(__name__)
 
 NO_KEY = "it is sealed, and this runner has no key to open it (--encrypt-dir)"
 
+NOTHING_OPENS = "queues with a sender's key take sealed messages only, and this runner has no key to open them"
+
 
 @dataclass(frozen=True)
 class Reading:
@@ -64,6 +66,8 @@ class Opener:
             self._own.key()
         if self._senders:
             self._senders.check()
+            if self._own is None:
+                log.warning("%s (--encrypt-dir)", NOTHING_OPENS)
 
     def read(self, queue: str, body: bytes, wanted: Callable[[Envelope], bool] = _any) -> Reading | None:
         """Read the message, or leave it: None when `wanted` does not want it, by what its envelope says in clear

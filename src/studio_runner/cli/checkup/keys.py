@@ -11,6 +11,7 @@ from studio_runner.config.keys.files import NAMED, KeyDirectory, OpeningKeyFile,
 from studio_runner.config.studioml import StudioConfig
 from studio_runner.errors import ConfigError, KeyFileError, KeyUnsettledError
 from studio_runner.messages.keys import SealingKey, VerifyKey, read_sealing_key, read_verify_keys
+from studio_runner.runner.opener import NOTHING_OPENS
 
 T = TypeVar("T")
 
@@ -22,6 +23,8 @@ def keys(here: Here) -> Iterator[Finding]:
         yield _own(trust.encrypt_dir)
     if trust.request_signatures_dir:
         yield from _directory("senders", trust.request_signatures_dir, read_verify_keys, _senders)
+        if not trust.encrypt_dir:
+            yield problem("encryption key", NOTHING_OPENS, "Name one with --encrypt-dir.")
     if trust.response_signatures_dir:
         yield from _directory("reports", trust.response_signatures_dir, read_sealing_key, _reader)
     yield from _sender(here.config)
