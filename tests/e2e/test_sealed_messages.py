@@ -246,10 +246,9 @@ def test_what_another_machine_did_is_not_run_again_and_what_it_set_aside_is(
 def test_an_old_message_does_not_take_the_place_of_a_newer_one_of_its_key(place, daemon, keys, until, lifetime):
     own = read_opening_key((keys / "runner").read_bytes())
     sender = read_signing_key((keys / "sender").read_bytes())
-    key, body = place.request(
-        place.workspace(HELLO), config={"experimentLifetime": lifetime}, time_added=time.time() - 60
-    )
+    key, body = place.request(place.workspace(HELLO), config={"experimentLifetime": lifetime})
     old = parse_request(body)
+    old = old.replace(time_added=old.experiment.time_added - 60)
     workspace = artifact(place.workspace({"main.py": "print('newer')"}), mutable=False)
     artifacts = {**old.experiment_document["artifacts"], "workspace": workspace}
     newer = parse_request(place.request(place.workspace(HELLO), key=key, artifacts=artifacts)[1])
