@@ -44,6 +44,8 @@ def _genuine() -> tuple[bytes, ...]:
 
 def seeds() -> Iterable[bytes]:
     yield from (b"\0" + text for text in _genuine())
+    point = "AAAAE2VjZHNhLXNoYTItbmlzdHAyNTYAAAAIbmlzdHAyNTYAAAAhAgAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"
+    yield b"\0ecdsa-sha2-nistp256 " + point.encode()  # compressed
     yield b"\0ssh-rsa AAAAB3NzaC1yc2EAAAADAQABAAAAgQC7 x"
     yield b"\0-----BEGIN PUBLIC KEY-----\nMCowBQYDK2VwAyEAGb9ECWmEzf6FQbrBZ9w7lshQhqowtrbLDFw4rXAxZuE=\n-----END PUBLIC KEY-----\n"
     yield from (bytes([kind]) + piece for kind in (1, 2) for piece in noise(20, 64))

@@ -106,18 +106,19 @@ def test_a_message_that_killed_its_runner_each_time_is_set_aside(place, until):
 
 
 @pytest.mark.parametrize(
-    ("reason", "attempt", "runs"),
+    ("reason", "transient", "runs"),
     [
-        ("completed", 1, False),
-        ("system_error", 1, True),
-        ("unauthorised", 1, True),
-        ("environment_failed", 5, True),
+        ("completed", False, False),
+        ("environment_failed", False, False),
+        ("system_error", False, True),
+        ("unauthorised", False, True),
+        ("environment_failed", True, True),
     ],
 )
-def test_what_was_set_aside_and_put_back_runs_again_and_what_is_done_does_not(place, reason, attempt, runs):
+def test_what_was_set_aside_and_put_back_runs_again_and_what_is_done_does_not(place, reason, transient, runs):
     key, body = place.request(place.workspace(HELLO))
     message = "ok" if reason == "completed" else reason
-    results = {"exit_msg": message, "reason": reason, "attempt": attempt, "experiment_id": key}
+    results = {"exit_msg": message, "reason": reason, "attempt": 5, "experiment_id": key, "transient": transient}
     fence = place.stored(key, "_results").with_name("_attempt.json")
     fence.parent.mkdir(parents=True, exist_ok=True)
     fence.write_text(json.dumps({"message": hashlib.sha256(body).hexdigest(), "results": results}))
@@ -125,7 +126,7 @@ def test_what_was_set_aside_and_put_back_runs_again_and_what_is_done_does_not(pl
     incoming.write_bytes(body)
     incoming.rename(incoming.with_name(f"{key}~tried1"))  # somebody may have had it before
 
-    assert place.wait(key).ok
+    assert place.wait(key).ok is (runs or reason == "completed")
     assert place.stored(key, "output").exists() is runs
 
 

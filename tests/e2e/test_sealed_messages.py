@@ -1,7 +1,9 @@
 """Sealed and signed messages against the installed command: what is in order runs, everything else does not."""
 
 import base64
+import hashlib
 import json
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -10,13 +12,15 @@ import pytest
 
 from studio_runner.messages.envelope import enclosed
 from studio_runner.messages.keys import read_opening_key, read_signing_key
+from studio_runner.messages.naming import name_if_sealed
 from studio_runner.messages.request import parse_request
 from studio_runner.messages.signature import sign
-from studio_runner.testing import command_path, installation
+from studio_runner.testing import artifact, command_path, installation
 
 QUEUE = "local_signed_1"
 OPEN = "local_open"
 OTHER = Path(__file__).parents[1] / "keys" / "other-sender.pub"
+PATIENCE = 60
 WAITS = """
 import pathlib, time
 gate = pathlib.Path(__file__).resolve().parents[4] / "gate"
@@ -155,8 +159,10 @@ def test_everything_else_is_rejected_and_nobody_is_told(place, keyed, daemon, se
     shutil.copy(OTHER, keyed / "senders" / "local_others_")  # known, but not for this queue
     for name, (change, words) in BAD.items():
         key, message = sealer()
-        reason = rejected(place, until, change(message, keys))
+        body = change(message, keys)
+        reason = rejected(place, until, body)
         assert words in reason, name
+        assert name_if_sealed(body) in place.log(), name
         assert reason.startswith("unauthorised:"), name
         assert not place.stored(key, "_results").exists(), name
     key, message = sealer()
@@ -187,6 +193,92 @@ def test_a_message_that_is_played_again_is_noticed_by_this_runner_and_by_the_nex
     assert place.stored(key, "_results").stat().st_mtime_ns == results
 
 
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="needs two cores")
+def test_a_copy_of_a_message_that_is_being_run_is_not_run(place, keyed, daemon, sealer, until):
+    key, message = sealer({"main.py": WAITS})
+    gate, elsewhere = place.home / "gate", "local_signed_3"
+    place.publish(message, QUEUE)
+    until(place.processes)
+    (place.queue_root / elsewhere).mkdir()
+
+    def reasons():
+        letters = [*place.dead_letters(QUEUE), *place.dead_letters(elsewhere)]
+        return [letter["reason"] for letter in letters if letter["body"] == message]
+
+    place.publish(message, QUEUE)
+    place.publish(message, elsewhere)
+    until(lambda: len(reasons()) == 2)
+    assert all("is being run" in reason for reason in reasons())
+    gate.touch()
+    assert place.wait(key).ok
+    gate.unlink()
+
+
+@pytest.mark.parametrize(
+    ("results", "runs"),
+    [
+        ({"exit_msg": "ok", "reason": "completed", "attempt": 2}, False),
+        ({"exit_msg": "no index", "reason": "environment_failed", "attempt": 1}, False),
+        ({"exit_msg": "no index", "reason": "environment_failed", "attempt": 1, "transient": True}, True),
+        ({"exit_msg": "no store", "reason": "storage_unavailable", "attempt": 5}, True),
+    ],
+)
+def test_what_another_machine_did_is_not_run_again_and_what_it_set_aside_is(
+    place, daemon, keys, until, results, runs
+):
+    own = read_opening_key((keys / "runner").read_bytes())
+    sender = read_signing_key((keys / "sender").read_bytes())
+    key, body = place.request(place.workspace(HELLO))
+    fence = place.stored(key, "_results").with_name("_attempt.json")
+    fence.parent.mkdir(parents=True, exist_ok=True)
+    fence.write_text(json.dumps({"message": hashlib.sha256(body).hexdigest(), "results": results}))
+    message = enclosed(parse_request(body), own.public, sender)
+    if runs:
+        place.publish(message, QUEUE)
+        assert place.wait(key).ok
+    else:
+        assert "done with before" in rejected(place, until, message)
+        assert not place.stored(key, "_results").exists()
+
+
+@pytest.mark.parametrize("lifetime", ["4h", "1s"])
+def test_an_old_message_does_not_take_the_place_of_a_newer_one_of_its_key(place, daemon, keys, until, lifetime):
+    own = read_opening_key((keys / "runner").read_bytes())
+    sender = read_signing_key((keys / "sender").read_bytes())
+    key, body = place.request(place.workspace(HELLO), config={"experimentLifetime": lifetime})
+    old = parse_request(body)
+    old = old.replace(time_added=old.experiment.time_added - 60)
+    workspace = artifact(place.workspace({"main.py": "print('newer')"}), mutable=False)
+    artifacts = {**old.experiment_document["artifacts"], "workspace": workspace}
+    newer = parse_request(place.request(place.workspace(HELLO), key=key, artifacts=artifacts)[1])
+    place.publish(enclosed(newer, own.public, sender), QUEUE)
+    assert place.wait(key).ok
+    record = place.ended(key)
+    assert "is older than one" in rejected(place, until, enclosed(old, own.public, sender))
+    assert place.results(key).ok
+    assert place.output(key).endswith("newer\n")
+    assert place.ended(key) == record
+
+
+def test_what_is_rejected_is_no_experiment_that_a_limit_counts(place, keyed, sealer, until):
+    good, message = sealer()
+    old, done = sealer()
+    options = ("--encrypt-dir", keyed / "own", "--request-signatures-dir", keyed / "senders", "--poll", "100ms")
+    with place.daemon(*map(str, options)):
+        place.publish(done, QUEUE)
+        assert place.wait(old).ok
+        until(lambda: not place.claimed(QUEUE))
+    for body in (with_fields(message, signature=None), done):
+        place.publish(body, QUEUE)
+    limits = ("--limit-tasks", "1", "--limit-interval", "1h")
+    with place.daemon(*map(str, (*options, *limits))) as process:
+        until(lambda: not place.waiting(QUEUE) and not place.claimed(QUEUE))
+        assert process.poll() is None
+        place.publish(message, QUEUE)
+        assert process.wait(PATIENCE) == 0
+    assert place.results(good).ok
+
+
 def rejected_again(place, until, body):
     earlier = len(place.dead_letters(QUEUE))
     place.publish(body, QUEUE)
@@ -206,6 +298,7 @@ def test_a_sealed_experiment_whose_runner_was_killed_is_run_by_the_next(place, k
     gate.touch()
     with place.daemon(*map(str, options)):
         assert place.wait(key).ok
+    gate.unlink()
     assert not place.leftovers()
 
 

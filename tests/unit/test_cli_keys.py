@@ -267,6 +267,8 @@ def test_for_whom_reports_are_sealed(call, ok, keys, tmp_path):
         (("rmq_x", "ecdsa.pub"), "neither an RSA nor an Ed25519"),
         (("team", "sender.pub"), "No queue's name begins with 'team'"),
         (("rmq_../x", "sender.pub"), "No queue's name begins with"),
+        (("rmq_team_*", "sender.pub"), "Leave the pattern"),
+        (("rmq_team_.pub", "sender.pub"), "Leave the pattern, or the ending"),
         (("rmq_x", "sender.pub", "--add", "--replace"), "choose one"),
         (("rmq_x", "missing"), "cannot be read"),
         (("rmq_x", "runner.pub"), "trust.response_signatures_dir has no value"),

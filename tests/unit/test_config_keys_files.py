@@ -3,7 +3,10 @@
 import logging
 import os
 import shutil
+import tempfile
 import time
+from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -19,6 +22,7 @@ from studio_runner.errors import KeyFileError, KeyUnsettledError
 from studio_runner.messages.keys import read_verify_keys
 
 PASSPHRASE = "throw-away"
+NOBODY = 65534
 
 
 @pytest.fixture
@@ -131,6 +135,24 @@ def test_what_is_no_file_is_no_key_and_holds_nobody_up(senders, make, monkeypatc
         senders.of("rmq_a")
 
 
+def test_a_link_to_nothing_is_a_broken_key_unless_keys_are_just_being_swapped(senders, monkeypatch):
+    (senders.path / "rmq_").symlink_to("..data/rmq_")
+    with pytest.raises(KeyUnsettledError, match="rmq_ cannot be used: it is a link to nothing"):
+        senders.of("rmq_a")
+    settled(monkeypatch)
+    with pytest.raises(KeyFileError, match="rmq_ cannot be used: it is a link to nothing"):
+        senders.of("rmq_a")
+
+
+def test_what_is_to_be_done_about_a_mode_is_said(senders, line, monkeypatch):
+    path = put(senders, "rmq_", line)
+    path.chmod(0o664)
+    settled(monkeypatch)
+    with pytest.raises(KeyFileError) as caught:
+        senders.of("rmq_a")
+    assert caught.value.hint == f"chmod go-w {path}"
+
+
 def test_a_key_that_others_may_change_is_none(senders, line, monkeypatch):
     put(senders, "rmq_", line).chmod(0o664)
     settled(monkeypatch)
@@ -168,6 +190,17 @@ def test_what_is_wrong_with_keys_is_told_at_the_start(senders, line, caplog):
     senders.check()
     assert "rmq_b cannot be used" in caplog.text
     assert "rmq_a" not in caplog.text
+
+
+@pytest.mark.parametrize("name", ["andrei.pub", "rmq_andrei_.pub", "rmq_andrei_*"])
+def test_a_key_under_a_name_that_no_queue_begins_with_is_told_of(senders, line, caplog, name):
+    put(senders, "rmq_andrei_", line)
+    put(senders, "rm", line)
+    senders.check()
+    assert caplog.text == ""
+    put(senders, name, line)
+    senders.check()
+    assert f"{name} hardly belongs to any queue" in caplog.text
 
 
 # -- the runner's own key ---------------------------------------------------------------------------------------------
@@ -223,6 +256,35 @@ def test_what_is_wrong_with_the_runners_key_is_told(own, change, words):
     change(own)
     with pytest.raises(KeyFileError, match=words):
         OpeningKeyFile(own).key()
+
+
+@contextmanager
+def as_ordinary_user(place):
+    """As somebody to whom modes mean something, and whose files these are."""
+    if os.geteuid() != 0:
+        yield
+        return
+    for path in (place, *place.rglob("*")):
+        os.chown(path, NOBODY, NOBODY)
+    os.seteuid(NOBODY)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
+def test_a_passphrase_that_cannot_be_looked_for_stops_no_runner(own, caplog):
+    with tempfile.TemporaryDirectory() as place:
+        shutil.copytree(own, Path(place) / "own")
+        file = OpeningKeyFile(Path(place) / "own")
+        key = file.key()
+        (Path(place) / "own/passphrase").chmod(0)
+        with as_ordinary_user(Path(place)):
+            assert file.key() is key
+            assert "ssh-passphrase cannot be read: Permission denied" in caplog.text
+            with pytest.raises(KeyFileError, match="ssh-passphrase cannot be read: Permission denied"):
+                OpeningKeyFile(Path(place) / "own").key()
+        (Path(place) / "own/passphrase").chmod(0o700)
 
 
 def test_a_group_may_read_a_private_key_and_nobody_else(keys):

@@ -1,6 +1,9 @@
 """Keys in every format that people have them in, and what is said of everything else."""
 
+import base64
+
 import pytest
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicNumbers
 
 from studio_runner.errors import KeyFileError
 from studio_runner.messages import keys as formats
@@ -85,15 +88,35 @@ def test_what_is_no_key_for_opening_is_told(read, name, passphrase, words):
         read_opening_key(read(name), passphrase)
 
 
+def test_a_key_that_nothing_can_be_sealed_with_is_none(read):
+    modulus = read_sealing_key(read("runner.pub")).rsa.public_numbers().n
+    key = RSAPublicNumbers(2**64 + 1, modulus).public_key()
+
+    with pytest.raises(KeyFileError, match="exponent has more than 64 bits"):
+        read_sealing_key(public_text(SealingKey(key)))
+
+
 @pytest.mark.parametrize("cut", [0, 1, 40, 400, 2000, 3200])
 def test_half_a_private_key_is_none(read, cut):
     with pytest.raises(KeyFileError):
         read_opening_key(read("runner")[:cut])
 
 
+def line(kind, *fields):
+    parts = (kind, *fields)
+    blob = b"".join(len(part).to_bytes(4, "big") + part for part in parts)
+    return kind + b" " + base64.b64encode(blob) + b" somebody\n"
+
+
 @pytest.mark.parametrize(
     ("content", "words"),
     [
+        (line(b"ssh-ed25519", bytes(32)), "belongs to everybody or to nobody"),
+        (line(b"ssh-ed25519", b"\1" + bytes(31)), "belongs to everybody or to nobody"),
+        (line(b"ssh-ed25519", b"\2" + bytes(31)), "belongs to everybody or to nobody"),
+        (line(b"sk-ssh-ed25519@openssh.com", b"k" * 32, b"ssh:"), "of the kind sk-ssh-ed25519@openssh.com"),
+        (line(b"ecdsa-sha2-nistp256", b"nistp256", b"\2" + bytes(32)), "no public key that can be read"),
+        (line(b"ssh-ed25519-cert-v01@openssh.com"), "of the kind ssh-ed25519-cert-v01@openssh.com"),
         (b"", "it is empty"),
         (b"\n# nobody yet\n", "it is empty"),
         (b"ssh-ed25519\n", "no public key that can be read"),
@@ -104,6 +127,18 @@ def test_half_a_private_key_is_none(read, cut):
 def test_what_is_no_sender_is_told(content, words):
     with pytest.raises(KeyFileError, match=words):
         read_verify_keys(content)
+
+
+def test_a_senders_private_half_is_called_that(read):
+    with pytest.raises(KeyFileError, match="it is an Ed25519 key with its private half"):
+        read_verify_keys(read("sender"))
+
+
+@pytest.mark.parametrize("change", [lambda c: b"\xef\xbb\xbf" + c, lambda c: c.replace(b"\n", b"\r\n")])
+def test_what_an_editor_of_another_system_adds_does_no_harm(read, change):
+    (key,) = read_verify_keys(change(read("sender.pub")))
+
+    assert key.fingerprint == read_key(read("sender.pub")).fingerprint
 
 
 def test_a_file_of_senders_may_name_two_while_one_is_replaced(read):

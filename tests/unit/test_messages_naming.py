@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as some
 
 from studio_runner.messages.envelope import envelope_in
-from studio_runner.messages.naming import is_called, name_of
+from studio_runner.messages.naming import is_called, name_if_sealed, name_of
 
 SEALED = json.dumps({"message": {"payload": "a2V5,ZGF0YQ==", "signature": "x"}}).encode()
 
@@ -38,6 +38,8 @@ def test_a_sealed_message_has_the_name_that_runners_give_it():
     assert name == envelope_in(json.loads(SEALED)).name
     assert name.startswith("(sealed ")
     assert is_called(SEALED, name)
+    assert name_if_sealed(SEALED) == name
+    assert name_if_sealed(b'{"experiment": {"key": "k"}}') == ""
     assert not is_called(SEALED.replace(b"a2V5", b"a2V6"), name)
 
 

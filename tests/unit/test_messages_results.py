@@ -13,6 +13,7 @@ class Ended:
     sentence: str
     exit_code: int | None = None
     signal: int | None = None
+    transient: bool = False
 
 
 ATTEMPTED = Attempted(host="machine", number=2, started=1000.5, finished=1060.0)
@@ -49,6 +50,12 @@ def test_success_says_ok_and_where_everything_is():
 )
 def test_failure_says_reason_code_and_sentence_in_the_one_field_that_old_clients_show(end, message):
     assert document(end)["exit_msg"] == message
+
+
+def test_that_a_failure_may_pass_reads_back():
+    failed = Ended(Reason.ENVIRONMENT_FAILED, "No answer.", transient=True)
+    assert parse_results(json.dumps(document(failed)).encode()).transient
+    assert "transient" not in document(Ended(Reason.ENVIRONMENT_FAILED, "No such package."))
 
 
 def test_what_is_written_reads_back():

@@ -5,11 +5,13 @@ from collections.abc import AsyncIterator
 import pytest
 
 from studio_runner.errors import PreconditionFailedError, SupersededError, UnauthorisedError
+from studio_runner.messages.request import parse_request
 from studio_runner.runner.fence import NAME, Fence
 from studio_runner.storage.base import ObjectInfo, Precondition
 from studio_runner.storage.files import FileStore
 
 MESSAGE = b'{"experiment": {"key": "k"}}'
+MONDAY, TUESDAY = (b'{"experiment": {"key": "k", "time_added": %d}}' % time for time in (1000, 1001))
 DONE = {"exit_msg": "ok", "experiment_id": "k"}
 
 
@@ -19,7 +21,7 @@ def store(tmp_path) -> FileStore:
 
 
 def fence(store, number=1, body=MESSAGE) -> Fence:
-    return Fence(store, "experiments/k", body, {"attempt": number})
+    return Fence(store, "experiments/k", parse_request(body), {"attempt": number})
 
 
 async def delivered(store, results=DONE) -> None:
@@ -118,3 +120,15 @@ async def test_credentials_that_do_not_reach_the_fence_do_without_it(tmp_path, c
     assert await one.approach(first=False) is None
     await one.hold()
     await one.commit(DONE)
+
+
+async def test_what_was_submitted_before_what_is_there_is_outdated(store):
+    assert not await fence(store, body=MONDAY).is_outdated()
+    for body in (MONDAY, TUESDAY):
+        one = fence(store, body=body)
+        assert not await one.is_outdated()
+        await one.approach(first=False)
+        assert not await fence(store, 2, body).is_outdated()
+    await one.commit(DONE)
+    assert await fence(store, body=MONDAY).is_outdated()
+    assert not await fence(store, body=TUESDAY).is_outdated()

@@ -3,6 +3,8 @@ import json
 import logging
 import time
 
+import pytest
+
 from studio_runner.machine.gpus.card import Card
 from studio_runner.machine.gpus.health import Patience
 from studio_runner.machine.gpus.pool import Pool
@@ -237,3 +239,16 @@ def test_a_lifetime_bounds_what_an_experiment_may_hold():
     assert gate.admit("local_q", body(message("small", cpus=1))) is None
     assert gate.hold
     assert 3500 < gate.hold.due - time.time() < 3700
+
+
+@pytest.mark.parametrize("quota", [{"tasks": 1}, {"interval": 3600.0}])
+async def test_a_message_that_counts_no_longer_keeps_nobody_waiting(quota):
+    gate, _ = intake(**quota)
+    ticket = gate.admit("local_q", b"it cannot be read, and needs nothing")
+    waiting = asyncio.create_task(gate.opened())
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    ticket.release()
+    async with asyncio.timeout(10):
+        await waiting
+    assert gate.admit("local_q", body(message()))

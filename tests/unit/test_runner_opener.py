@@ -17,9 +17,10 @@ from studio_runner.messages.keys import read_opening_key, read_signing_key
 from studio_runner.messages.request import parse_request
 from studio_runner.messages.sealing import seal
 from studio_runner.messages.signature import sign
+from studio_runner.queues.memory import MemoryBroker
 from studio_runner.runner.intake import Intake, Quota, Terms
 from studio_runner.runner.opener import Opener
-from studio_runner.runner.replays import Replays
+from studio_runner.runner.replays import NAME, Replays
 
 SAMPLE = (Path(__file__).parents[1] / "samples" / "studioml-0.0.49-rmq-plain.json").read_bytes()
 CLEAR = parse_request(SAMPLE).replace(time_added=time.time()).to_json()
@@ -145,6 +146,23 @@ def test_a_key_in_the_making_leaves_messages_where_they_are_and_a_broken_one_ref
     assert refused(opener.read("rmq_signed_1", sealed), "rmq_signed_ cannot be used")
 
 
+def test_keys_of_senders_without_one_to_open_their_messages_are_told_of_at_the_start(trust, caplog):
+    Opener(trust).prepare()
+    assert caplog.text == ""
+    Opener(TrustSettings(request_signatures_dir=trust.request_signatures_dir)).prepare()
+    assert "this runner has no key to open them (--encrypt-dir)" in caplog.text
+
+
+def test_why_messages_wait_is_said_once_until_it_is_over(trust, sealed, caplog):
+    opener, away = Opener(trust), trust.request_signatures_dir.with_name("away")
+    for _ in range(2):
+        trust.request_signatures_dir.rename(away)
+        assert [opener.read("rmq_signed_1", sealed) for _ in range(3)] == [None, None, None]
+        away.rename(trust.request_signatures_dir)
+        assert opener.read("rmq_signed_1", sealed).request
+    assert caplog.text.count("messages of queue rmq_signed_1 wait") == 2
+
+
 # -- at the gate of the queues ----------------------------------------------------------------------------------------
 
 
@@ -158,6 +176,14 @@ def test_a_sealed_message_that_is_too_large_by_its_own_advice_is_left_unopened(t
     intake, _ = gate(trust)
 
     assert intake.admit("rmq_signed_1", changed(sealed, resources_needed={"cpus": 5})) is None
+
+
+def test_nobodys_advice_keeps_a_message_that_is_not_signed_on_its_queue(trust, sealed):
+    intake, _ = gate(trust)
+
+    for signature in (None, "x"):
+        ticket = intake.admit("rmq_signed_1", changed(sealed, signature=signature, resources_needed={"cpus": 5}))
+        assert isinstance(ticket.reading.error, RejectedError)
 
 
 def test_once_opened_only_what_is_inside_counts(trust, sealed):
@@ -200,6 +226,27 @@ def test_a_message_that_was_done_with_is_known_to_every_runner_of_the_directory(
     assert Replays(tmp_path).knows(request)
 
 
+async def test_what_is_under_way_is_known_until_it_is_settled_or_lost(tmp_path):
+    request, broker, replays = parse_request(CLEAR), MemoryBroker(), Replays(tmp_path)
+    intake, _ = gate(TrustSettings())
+    for _ in range(2):
+        await broker.publish("rmq_1", CLEAR)
+    deliveries = broker.consume("rmq_1", intake)
+    first, copy = await anext(deliveries), await anext(deliveries)
+
+    assert not await replays.is_copy(request)
+    replays.begin(request, first)
+    assert await replays.is_copy(request)
+    replays.end(request, copy)
+    assert await replays.is_copy(request)
+    replays.end(request, first)
+    assert not await replays.is_copy(request)
+
+    replays.begin(request, first)
+    first.lose()
+    assert not await replays.is_copy(request)
+
+
 def test_the_same_key_submitted_again_is_another_message(tmp_path):
     request = parse_request(CLEAR)
     replays = Replays(tmp_path)
@@ -207,14 +254,16 @@ def test_the_same_key_submitted_again_is_another_message(tmp_path):
     assert not replays.knows(request.replace(time_added=request.experiment.time_added + 1))
 
 
-def test_what_is_over_anyway_is_forgotten(tmp_path):
+def test_what_was_over_long_ago_is_forgotten(tmp_path):
     request = parse_request(CLEAR)
-    over = request.replace(time_added=time.time() - 10**8)
+    long_ago, lately = (request.replace(time_added=time.time() - ago) for ago in (10**8, 10**7))
     replays = Replays(tmp_path)
-    replays.add(over)
+    for one in (long_ago, lately):
+        assert one.lifetime_deadline < time.time()
+        replays.add(one)
     replays.close()
-    assert over.lifetime_deadline
-    assert not Replays(tmp_path).knows(over)
+    assert not Replays(tmp_path).knows(long_ago)
+    assert Replays(tmp_path).knows(lately)
 
 
 def test_a_disk_that_takes_nothing_costs_no_experiment(tmp_path, caplog):
@@ -222,3 +271,11 @@ def test_a_disk_that_takes_nothing_costs_no_experiment(tmp_path, caplog):
     replays.add(parse_request(CLEAR))
     assert not replays.knows(parse_request(CLEAR))
     assert "a replay would not be noticed here" in caplog.text
+
+
+def test_a_file_that_is_damaged_costs_no_experiment_and_what_to_do_is_said(tmp_path, caplog):
+    (tmp_path / NAME).write_bytes(b"no database" * 1000)
+    replays = Replays(tmp_path)
+    replays.add(parse_request(CLEAR))
+    assert not replays.knows(parse_request(CLEAR))
+    assert "remove it if it is damaged" in caplog.text

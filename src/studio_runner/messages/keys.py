@@ -20,10 +20,14 @@ if TYPE_CHECKING:
 
 LEAST_BITS, MOST_BITS = 4096, 16384
 """Of an RSA key."""
+LONGEST_EXPONENT = 64
+"""Bits of an RSA key's public exponent; OpenSSL takes no longer ones."""
 SESSION_KEY = 32
 """Bytes that a sealed message is encrypted with."""
 
-_PRIVATE = b"PRIVATE KEY-----"
+_PEM, _PRIVATE = b"-----BEGIN", b"PRIVATE KEY-----"
+_UTF8_BOM = b"\xef\xbb\xbf"
+_SENDER = "a line `ssh-ed25519 AAAA... comment`"
 
 Key = TypeVar("Key")
 
@@ -154,15 +158,18 @@ def read_sealing_key(content: bytes) -> SealingKey:
 def read_verify_keys(content: bytes) -> Sequence[VerifyKey]:
     """The senders that a file names, a line `ssh-ed25519 AAAA... comment` each: usually one, two while a key is
     replaced by another. KeyFileError says which line is something else."""
+    if _PEM in content:
+        _expected(VerifyKey, read_key(content))
+        raise KeyFileError(f"it is in PEM, accepted is {_SENDER} (`studio-runner keys trust` writes it)")
     found = [_expected(VerifyKey, read_key(line)) for line in key_lines(content)]
     if not found:
-        raise KeyFileError("it is empty, accepted is a line `ssh-ed25519 AAAA... comment`")
+        raise KeyFileError(f"it is empty, accepted is {_SENDER}")
     return found
 
 
 def key_lines(content: bytes) -> Sequence[bytes]:
     """The lines of a file of OpenSSH's public keys that are not blank and no comments."""
-    lines = (line.strip() for line in content.splitlines())
+    lines = (line.strip() for line in content.removeprefix(_UTF8_BOM).splitlines())
     return [line for line in lines if line and not line.startswith(b"#")]
 
 
@@ -184,7 +191,7 @@ def _private(content: bytes, passphrase: bytes | None) -> AnyKey:
         if passphrase is None:
             raise KeyLockedError("it is encrypted, and there is no passphrase for it") from error
         return _private(content, None)
-    except (ValueError, UnsupportedAlgorithm) as error:
+    except (ValueError, NotImplementedError, UnsupportedAlgorithm) as error:
         why = "or the passphrase is another" if passphrase else "is it whole?"
         raise KeyFileError(f"it holds no private key that can be read ({why})") from error
 
@@ -193,11 +200,14 @@ def _public(content: bytes) -> AnyKey:
     from cryptography.exceptions import UnsupportedAlgorithm  # noqa: PLC0415
     from cryptography.hazmat.primitives import serialization  # noqa: PLC0415
 
-    pem = b"-----BEGIN" in content
+    pem = _PEM in content
+    if not pem and (kind := content.split(maxsplit=1)[:1]) and kind[0].endswith(b"@openssh.com"):
+        # A certificate, whose limits nobody here would look at, or the key of a device, which signs otherwise.
+        raise KeyFileError(f"it is of the kind {kind[0].decode(errors='replace')}, accepted is a plain key")
     load = serialization.load_pem_public_key if pem else serialization.load_ssh_public_key
     try:
         return _typed(load(content.strip()))
-    except (ValueError, UnsupportedAlgorithm) as error:
+    except (ValueError, NotImplementedError, UnsupportedAlgorithm) as error:
         raise KeyFileError("it holds no public key that can be read (is it whole?)") from error
 
 
@@ -209,13 +219,24 @@ def _typed(key: object) -> AnyKey:
     match key:
         case rsa.RSAPrivateKey():
             return OpeningKey(key)
+        case rsa.RSAPublicKey() if key.public_numbers().e.bit_length() > LONGEST_EXPONENT:
+            raise KeyFileError(f"its exponent has more than {LONGEST_EXPONENT} bits: nothing can be sealed with it")
         case rsa.RSAPublicKey():
             return SealingKey(key)
         case ed25519.Ed25519PrivateKey():
             return SigningKey(key)
+        case ed25519.Ed25519PublicKey() if not _is_somebodys(key.public_bytes_raw()):
+            raise KeyFileError("it is an Ed25519 key that belongs to everybody or to nobody (is it whole?)")
         case ed25519.Ed25519PublicKey():
             return VerifyKey(key)
     raise KeyFileError("it is neither an RSA nor an Ed25519 key")
+
+
+def _is_somebodys(point: bytes) -> bool:
+    """False for what has no private half, and for the few points (of zeros, say) for which everybody can sign."""
+    from nacl.bindings import crypto_core_ed25519_is_valid_point  # noqa: PLC0415
+
+    return bool(crypto_core_ed25519_is_valid_point(point))
 
 
 # -- making -------------------------------------------------------------------------------------------------------

@@ -25,6 +25,12 @@ def name_of(body: bytes) -> str:
     return sealed_name(payload) if isinstance(payload, str) else ""
 
 
+def name_if_sealed(body: bytes) -> str:
+    """Empty for what is not sealed: the key in a message that nobody believes is anybody's."""
+    name = name_of(body)
+    return name if name.startswith(_SEALED) else ""
+
+
 def is_called(body: bytes, name: str) -> bool:
     """Whether this is the name of the message. Quick for most that it is not the name of."""
     spellings = {name, json.dumps(name)[1:-1]}

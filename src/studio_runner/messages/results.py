@@ -22,7 +22,8 @@ _T = TypeVar("_T")
 @dataclass(frozen=True)
 class Results:
     """What `_results.json` says. Other runners write the first four fields alone. Times are Unix times; `artifacts`
-    is label to the name of its object; at most one of `exit_code` and `signal` is set."""
+    is label to the name of its object; at most one of `exit_code` and `signal` is set. `transient`: what it
+    failed of may pass."""
 
     exit_msg: str
     experiment_id: str
@@ -36,6 +37,7 @@ class Results:
     time_started: float | None
     time_finished: float | None
     hidden: Mapping[str, Any] | None = None
+    transient: bool = False
 
     @property
     def ok(self) -> bool:
@@ -53,6 +55,8 @@ class End(Protocol):
     def exit_code(self) -> int | None: ...
     @property
     def signal(self) -> int | None: ...
+    @property
+    def transient(self) -> bool: ...
 
 
 @dataclass(frozen=True)
@@ -83,6 +87,7 @@ def results_document(
         "time_started": attempted.started,
         "time_finished": attempted.finished,
         **({"hidden": attempted.hidden} if attempted.hidden else {}),
+        **({"transient": True} if end.transient else {}),
     }
 
 
@@ -118,6 +123,7 @@ def parse_results(body: bytes) -> Results:
         time_started=_time(document, "time_started"),
         time_finished=_time(document, "time_finished"),
         hidden=_field(document, "hidden", dict),
+        transient=_field(document, "transient", bool) or False,
     )
 
 

@@ -73,7 +73,7 @@ class Artifacts:
             if label != IMAGE
         }
         self._named = request.artifacts
-        self.fence = self._make_fence(request.body, {"attempt": number, "runner": host.identity.runner})
+        self.fence = self._make_fence(request, {"attempt": number, "runner": host.identity.runner})
         still_mine = self.fence.hold if self.fence else None
         self._uploads = {
             label: Upload(
@@ -88,13 +88,13 @@ class Artifacts:
             if place.artifact.mutable and label not in DOCUMENTS
         }
 
-    def _make_fence(self, body: bytes, attempt: Mapping[str, Any]) -> Fence | None:
+    def _make_fence(self, request: Request, attempt: Mapping[str, Any]) -> Fence | None:
         """Beside the results, else beside what else is brought back; None when nothing is."""
         writable = [place for place in self._places.values() if place.artifact.mutable]
         if not writable:
             return None
         place = self._places.get(RESULTS) or self._places.get(OUTPUT) or writable[0]
-        return Fence(place.store, posixpath.dirname(place.key), body, attempt)
+        return Fence(place.store, posixpath.dirname(place.key), request, attempt)
 
     @property
     def fenced(self) -> bool:
@@ -168,6 +168,10 @@ class Artifacts:
         if place := self._places.get(RESULTS):
             body = json.dumps(document, indent=1).encode()
             await put_document(place.artifact, place.store, place.key, RESULTS_FILE, body)
+
+    async def are_outdated(self) -> bool:
+        """Whether those of a later submission of the same key are there."""
+        return self.fence is not None and await self.fence.is_outdated()
 
     async def approach(self, *, first: bool) -> Mapping[str, Any] | None:
         """Make this attempt the one that counts; or what an attempt before it delivered as its last word."""

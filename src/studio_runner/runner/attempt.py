@@ -17,6 +17,7 @@ from typing import Any
 from studio_runner.errors import BrokerError, ExperimentError, Reason, RejectedError, SupersededError
 from studio_runner.messages.credentials import secrets_of
 from studio_runner.messages.metadata import Document
+from studio_runner.messages.naming import name_if_sealed
 from studio_runner.messages.request import Request, short_key
 from studio_runner.messages.results import parse_results
 from studio_runner.messages.salvage import salvaged_config, salvaged_experiment, salvaged_secrets
@@ -61,7 +62,8 @@ class Attempt:
         self._starting.enter_context(host.starts.under_way())
         self._wish: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
         self._reading = admission.reading
-        self.key = self._reading.request.key if self._reading.request else "(unreadable)"
+        request = self._reading.request
+        self.key = request.key if request else name_if_sealed(delivery.body) or "(unreadable)"
         self.trial: Trial | None = None
         """Its state, once it has a directory."""
 
@@ -103,9 +105,9 @@ class Attempt:
             return await self._refused(self._reading.error)
         if self._reading.sender:
             log.info("signed by %s", self._reading.sender)
-        if self._reading.sealed and self._host.replays.knows(request):
-            return superseded() if self._delivery.redelivered else await self._refused(_played_again())
         try:
+            if self._reading.sealed and await self._was_done(request):
+                return superseded()
             trial = await self._open(request, stack)
         except ExperimentError as error:
             return await self._refused(error)
@@ -126,6 +128,20 @@ class Attempt:
         await self._report_end(trial.subject, outcome, trial.exit)
         return outcome
 
+    async def _was_done(self, request: Request) -> bool:
+        """Whether a runner died with this sealed message after it was done with. RejectedError when it is played
+        again."""
+        replays = self._host.replays
+        if await replays.is_copy(request):
+            raise _played_again()
+        if not replays.knows(request):
+            replays.begin(request, self._delivery)
+            return False
+        if not self._delivery.redelivered:
+            raise _played_again()
+        log.warning("the message was done with before: nothing is run again")
+        return True
+
     def _worn_out(self) -> Outcome | None:
         """The budget was spent before this attempt: on runners that died, or else it would not have come again."""
         budget = self._host.settings.queues.deliveries
@@ -135,7 +151,7 @@ class Attempt:
 
     async def _delivered_before(self, trial: Trial) -> Outcome | None:
         """What an earlier attempt at this message came to, if it got so far as to deliver. RejectedError when there
-        was one though nobody had the message before."""
+        was one though nobody had the message before, or when its sender has submitted the experiment anew since."""
         try:
             return await self._earlier(trial)
         except SupersededError:
@@ -146,12 +162,13 @@ class Attempt:
             return self._shown(from_error(error))
 
     async def _earlier(self, trial: Trial) -> Outcome | None:
+        if self._reading.sealed and await trial.artifacts.are_outdated():
+            raise _outdated()
         found = await trial.artifacts.approach(first=False)
         if found is None:
             return None
-        results = parse_results(json.dumps(found).encode())
-        outcome = delivered(results)
-        if outcome.settle is not Settle.ACK or (results.attempt or 0) > self._number:
+        outcome = delivered(parse_results(json.dumps(found).encode()))
+        if outcome.settle is not Settle.ACK:
             await trial.artifacts.approach(first=True)  # it was set aside, and somebody wants it tried again
             return None
         if not self._delivery.redelivered:
@@ -254,8 +271,10 @@ class Attempt:
 
     async def _settle(self, outcome: Outcome) -> None:
         said = f"{outcome.reason}: {outcome.sentence}"
-        if self._reading.sealed and self._reading.request and outcome.settle is Settle.ACK:
-            self._host.replays.add(self._reading.request)
+        if self._reading.sealed and self._reading.request:
+            if outcome.settle is Settle.ACK:
+                self._host.replays.add(self._reading.request)
+            self._host.replays.end(self._reading.request, self._delivery)
         try:
             match outcome.settle:
                 case Settle.ACK:
@@ -277,7 +296,9 @@ class Attempt:
         """The experiment never got a directory: only the record can tell of it. Of a message that is not believed
         nothing is told: what it says of its key and of its sender's records may be meant to do harm."""
         outcome = self._shown(from_error(error)) if error else of_reason(Reason.SYSTEM_ERROR)
-        if not isinstance(error, RejectedError):
+        if isinstance(error, RejectedError):
+            self._admission.cancelled()  # or anybody could use up what the operator gives to senders
+        else:
             await self._report_unstarted(outcome)
         return outcome
 
@@ -331,8 +352,15 @@ def _heard(feed: Callable[[bytes], bool], listener: Callable[[bytes], None] | No
 
 def _played_again() -> RejectedError:
     return RejectedError(
-        "The message was done with before, and was put on the queue again",
+        "The message is being run, or was done with before, and was put on the queue again",
         hint="To run the experiment again, submit it again.",
+    )
+
+
+def _outdated() -> RejectedError:
+    return RejectedError(
+        "The message is older than one of the same experiment that was taken before it",
+        hint="Somebody put it on the queue again, or the clocks of its senders differ (time_added).",
     )
 
 

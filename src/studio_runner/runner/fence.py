@@ -26,6 +26,7 @@ from studio_runner.errors import (
     UnauthorisedError,
 )
 from studio_runner.messages.jsontext import beginning
+from studio_runner.messages.request import Request
 from studio_runner.storage.base import ObjectInfo, Precondition, Store
 from studio_runner.storage.blocking import blocking
 
@@ -44,19 +45,27 @@ class Seen:
     document: Mapping[str, Any]
 
     @property
+    def submitted(self) -> float:
+        """Unix time; 0 where it is unknown."""
+        found = self.document.get("submitted")
+        return found if isinstance(found, float) else 0.0
+
+    @property
     def results(self) -> Mapping[str, Any] | None:
         found = self.document.get("results")
         return found if isinstance(found, dict) else None
 
 
 class Fence:
-    """One attempt's view of it. `body` is the request message: what is there of another message under the same key
-    is of another submission. `attempt` is for people."""
+    """One attempt's view of it. The request is the message: what is there of another message under the same key is
+    of another submission. `attempt` is for people."""
 
-    def __init__(self, store: Store, folder: str, body: bytes, attempt: Mapping[str, Any]) -> None:
+    def __init__(self, store: Store, folder: str, request: Request, attempt: Mapping[str, Any]) -> None:
         self._store, self._key = store, posixpath.join(folder, NAME)
-        self._message = hashlib.sha256(body).hexdigest()
-        self._own = {"token": uuid.uuid4().hex, "message": self._message, **attempt}
+        self._message = hashlib.sha256(request.body).hexdigest()
+        self._submitted = request.experiment.time_added or 0.0
+        own = {"token": uuid.uuid4().hex, "message": self._message, "submitted": self._submitted}
+        self._own = {**own, **attempt}
         self._etag: str | None = None
         self._closed = False
         """The credentials do not reach it: then nothing is fenced."""
@@ -64,6 +73,14 @@ class Fence:
     @property
     def stands(self) -> bool:
         return not self._closed
+
+    async def is_outdated(self) -> bool:
+        """Whether a later submission of the same key has been here, by their senders' clocks."""
+        try:
+            seen = await self._look()
+        except UnauthorisedError:  # `approach` says so
+            return False
+        return seen is not None and seen.submitted > self._submitted
 
     async def approach(self, *, first: bool) -> Mapping[str, Any] | None:
         """Make this attempt the one that counts; or the results that an earlier attempt at the same message

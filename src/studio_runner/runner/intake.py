@@ -9,6 +9,7 @@ import logging
 import time
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Hashable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from math import inf
@@ -37,7 +38,8 @@ REMEMBERED = 10_000
 
 @dataclass(frozen=True)
 class Admission:
-    """The ticket of an admitted message: what it came to, and its share of the machine."""
+    """The ticket of an admitted message: what it came to, and its share of the machine. `cancelled` is called where
+    it was no experiment that counts."""
 
     reading: Reading
     reservation: Reservation
@@ -109,7 +111,7 @@ class Quota:
         self._next = time.monotonic() + self._interval
 
     def untake(self) -> None:
-        """The message that was counted went to somebody else."""
+        """The message that was counted went to somebody else, or was rejected."""
         if self._left is not None:
             self._left += 1
         self._next = 0.0
@@ -183,7 +185,9 @@ class Intake:
             if self._quota.spent or not self._ledger.free.cores:
                 await self._ledger.released(seen)
             elif self._quota.wait:
-                await asyncio.sleep(self._quota.wait)
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(self._quota.wait):
+                        await self._ledger.released(seen)
             elif self._disk_is_full():
                 await asyncio.sleep(LOOK_FOR_ROOM)
             else:
@@ -296,7 +300,14 @@ class Intake:
         if reservation is None:
             return None
         self._quota.take()
-        return Admission(reading, reservation, self._quota.untake)
+        return Admission(reading, reservation, self._untake)
+
+    def _untake(self) -> None:
+        """Whoever waits for the quota need not any longer."""
+        waited_for = self._quota.spent or self._quota.wait
+        self._quota.untake()
+        if waited_for:
+            self._ledger.changed()
 
     def _tell_once(self, candidate: Candidate, why: Sequence[str]) -> None:
         if candidate.key not in self._told:

@@ -22,6 +22,8 @@ log = logging.getLogger(__name__)
 
 NO_KEY = "it is sealed, and this runner has no key to open it (--encrypt-dir)"
 
+NOTHING_OPENS = "queues with a sender's key take sealed messages only, and this runner has no key to open them"
+
 
 @dataclass(frozen=True)
 class Reading:
@@ -50,6 +52,7 @@ class Opener:
         self._own = OpeningKeyFile(trust.encrypt_dir) if trust.encrypt_dir else None
         directory = trust.request_signatures_dir
         self._senders = KeyDirectory(directory, read_verify_keys) if directory else None
+        self._waiting: dict[str, str] = {}
 
     @property
     def opens(self) -> bool:
@@ -63,12 +66,15 @@ class Opener:
             self._own.key()
         if self._senders:
             self._senders.check()
+            if self._own is None:
+                log.warning("%s (--encrypt-dir)", NOTHING_OPENS)
 
     def read(self, queue: str, body: bytes, wanted: Callable[[Envelope], bool] = _any) -> Reading | None:
         """Read the message, or leave it: None when `wanted` does not want it, by what its envelope says in clear
         text, or when a key is just being written."""
         try:
             senders = self._senders.of(queue) if self._senders else None
+            self._waiting.pop(queue, None)
             if senders is None and self._trust.reads_clear_text:
                 return self._read_any(body, wanted)
             return self._read_sealed(body, wanted, senders)
@@ -77,7 +83,9 @@ class Opener:
         except KeyFileError as error:
             return Reading(error=RejectedError(str(error), hint=error.hint))
         except KeyUnsettledError as error:
-            log.warning("messages of queue %s wait: %s", queue, error)
+            if self._waiting.get(queue) != str(error):  # they are looked at again and again
+                self._waiting[queue] = str(error)
+                log.warning("messages of queue %s wait: %s", queue, error)
             return None
 
     def _read_any(self, body: bytes, wanted: Callable[[Envelope], bool]) -> Reading | None:
@@ -107,9 +115,9 @@ class Opener:
     def _opened(
         self, envelope: Envelope, wanted: Callable[[Envelope], bool], senders: Sequence[VerifyKey] | None
     ) -> Reading | None:
+        sender = envelope.verified(senders).fingerprint if senders is not None else ""
         if not wanted(envelope):
             return None
-        sender = envelope.verified(senders).fingerprint if senders is not None else ""
         if self._own is None:
             raise RejectedError(f"The message cannot be run: {NO_KEY}")
         clear = envelope.opened(self._own.key())

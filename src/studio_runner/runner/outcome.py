@@ -114,7 +114,7 @@ def delivered(results: Results) -> Outcome:
     said = Reason(results.reason) if results.reason in set(Reason) else Reason.SCRIPT_FAILED
     reason = Reason.COMPLETED if results.ok else said
     sentence = results.sentence or RULES[reason].sentence
-    return Outcome(reason, sentence, exit_code=results.exit_code, signal=results.signal)
+    return Outcome(reason, sentence, results.exit_code, results.signal, results.transient)
 
 
 BACKOFF_FIRST, BACKOFF_MOST = 5.0, 600.0

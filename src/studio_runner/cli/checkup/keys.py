@@ -7,10 +7,11 @@ from typing import TypeVar
 from studio_runner.cli.checkup.finding import Finding, Here, ok, problem
 from studio_runner.cli.passphrase import asked
 from studio_runner.client.sealing import Sealer, post_of
-from studio_runner.config.keys.files import KeyDirectory, OpeningKeyFile
+from studio_runner.config.keys.files import NAMED, KeyDirectory, OpeningKeyFile, is_mistaken
 from studio_runner.config.studioml import StudioConfig
 from studio_runner.errors import ConfigError, KeyFileError, KeyUnsettledError
 from studio_runner.messages.keys import SealingKey, VerifyKey, read_sealing_key, read_verify_keys
+from studio_runner.runner.opener import NOTHING_OPENS
 
 T = TypeVar("T")
 
@@ -22,6 +23,8 @@ def keys(here: Here) -> Iterator[Finding]:
         yield _own(trust.encrypt_dir)
     if trust.request_signatures_dir:
         yield from _directory("senders", trust.request_signatures_dir, read_verify_keys, _senders)
+        if not trust.encrypt_dir:
+            yield problem("encryption key", NOTHING_OPENS, "Name one with --encrypt-dir.")
     if trust.response_signatures_dir:
         yield from _directory("reports", trust.response_signatures_dir, read_sealing_key, _reader)
     yield from _sender(here.config)
@@ -58,10 +61,17 @@ def _directory(
     if not names:
         yield ok(subject, f"no queue has a key in {directory}")
     for name in names:
+        if is_mistaken(name):
+            yield problem(
+                subject, f"the key file {directory / name} hardly belongs to any queue", f"Rename it: {NAMED}."
+            )
+            continue
         try:
             key = found.of(name)
-        except (KeyFileError, KeyUnsettledError) as error:
-            yield problem(subject, str(error), error.hint or "Look again in a moment.")
+        except KeyUnsettledError as error:
+            yield problem(subject, str(error), "Look again in a moment.")
+        except KeyFileError as error:
+            yield problem(subject, str(error), error.hint or "")
         else:
             yield ok(subject, f"queues {name}*: {say(key)}" if key else f"the key {name} was just removed")
 

@@ -1,11 +1,13 @@
 """Key files as they are on the disk now: who may have written them, which one a queue has, whether they are whole.
 
-They are looked at with every message, which costs some ten microseconds: so a key that appears, changes or vanishes
-counts at once, however it was done (by hand, or by Kubernetes, which swaps a link to a whole directory).
+They are looked at with every message, which costs less than a tenth of a millisecond: so a key that appears,
+changes or vanishes counts at once, however it was done (by hand, or by Kubernetes, which swaps a link to a whole
+directory).
 """
 
 import logging
 import os
+import re
 import stat
 import time
 from collections.abc import Callable
@@ -13,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
 
-from studio_runner.errors import KeyFileError, KeyUnsettledError
+from studio_runner.errors import KeyFileError, KeyLockedError, KeyUnsettledError
 from studio_runner.messages.keys import OpeningKey, read_opening_key
 
 log = logging.getLogger(__name__)
@@ -24,8 +26,11 @@ SETTLES = 2.0
 """Seconds that a file which holds no key must stay as it is before it counts as broken rather than half written."""
 
 _NOT_KEYS = ("info",)
+_UNLIKELY = re.compile(r"[*?\[\]]|\.(pub|pem)$")
 _CHANGED_BY_OTHERS = stat.S_IWGRP | stat.S_IWOTH
 _READ_BY_OTHERS = stat.S_IRWXO | stat.S_IWGRP | stat.S_IXGRP
+
+NAMED = "it must have the name that queues begin with, without a pattern or an ending"
 
 T = TypeVar("T")
 
@@ -61,8 +66,10 @@ class KeyDirectory(Generic[T]):
             raise KeyFileError(f"The directory of keys {self.path} cannot be read: {error.strerror}") from error
 
     def check(self) -> None:
-        """KeyFileError when the directory cannot be used; a key that cannot is told of."""
+        """KeyFileError when the directory cannot be used; a key that cannot, or is of no queue, is told of."""
         for name in self.names():
+            if is_mistaken(name):
+                log.warning("The key file %s hardly belongs to any queue: %s", self.path / name, NAMED)
             try:
                 self.of(name)
             except (KeyFileError, KeyUnsettledError) as error:
@@ -71,15 +78,28 @@ class KeyDirectory(Generic[T]):
     def _read(self, path: Path) -> T:
         try:
             content, status = key_content(path)
-        except FileNotFoundError:  # a moment ago it was there
-            raise KeyUnsettledError(f"The key file {path} was just removed") from None
+        except FileNotFoundError as error:  # a moment ago it was there
+            raise self._vanished(path) from error
         except OSError as error:
             raise KeyFileError(f"The key file {path} cannot be read: {error.strerror}") from error
         try:
             _check_writers(path, status)
             return self.parse(content)
         except KeyFileError as error:
-            raise _told(path, error, status) from error
+            raise _told(path, error, status.st_ctime) from error
+
+    def _vanished(self, path: Path) -> KeyFileError | KeyUnsettledError:
+        """A file that is not there though its name is, or was."""
+        try:
+            changed = max(path.lstat().st_ctime, self.path.stat().st_ctime)
+        except OSError:
+            return KeyUnsettledError(f"The key file {path} was just removed")
+        return _told(path, KeyFileError("it is a link to nothing"), changed)
+
+
+def is_mistaken(name: str) -> bool:
+    """Whether a key file is hardly meant to have this name, as no queue's name begins so."""
+    return _UNLIKELY.search(name) is not None
 
 
 class OpeningKeyFile:
@@ -109,11 +129,23 @@ class OpeningKeyFile:
 
     def _read(self) -> OpeningKey:
         content = private_content(self.path)
-        passphrase = passphrase_in(self._passphrase) if self._passphrase.exists() else None
+        passphrase = self._kept_passphrase()
         try:
             return read_opening_key(content, passphrase or None)
         except KeyFileError as error:
-            raise KeyFileError(f"The key file {self.path} cannot be used: {error}", hint=HINT) from error
+            locked = isinstance(error, KeyLockedError)
+            hint = f"The runner reads it from {self._passphrase} (mode 0600)." if locked else HINT
+            raise KeyFileError(f"The key file {self.path} cannot be used: {error}", hint=hint) from error
+
+    def _kept_passphrase(self) -> bytes | None:
+        """None where there is none; KeyFileError when it cannot be read."""
+        try:
+            self._passphrase.lstat()
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as error:
+            raise KeyFileError(f"The key file {self._passphrase} cannot be read: {error.strerror}") from error
+        return passphrase_in(self._passphrase)
 
 
 HINT = "docs/how-to/encrypt-and-sign.md says how keys are made."
@@ -167,11 +199,12 @@ def key_content(path: Path) -> tuple[bytes, os.stat_result]:
     return content, status
 
 
-def _told(path: Path, error: KeyFileError, status: os.stat_result) -> KeyFileError | KeyUnsettledError:
+def _told(path: Path, error: KeyFileError, changed: float) -> KeyFileError | KeyUnsettledError:
+    """The error of a file that changed at that Unix time."""
     sentence = f"The key file {path} cannot be used: {error}"
-    if time.time() - status.st_ctime < SETTLES:
+    if time.time() - changed < SETTLES:
         return KeyUnsettledError(sentence)
-    return KeyFileError(sentence, hint=HINT)
+    return KeyFileError(sentence, hint=error.hint or HINT)
 
 
 def _check_writers(path: Path, status: os.stat_result) -> None:

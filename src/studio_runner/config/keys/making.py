@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from studio_runner.config.keys.files import private_content
+from studio_runner.config.keys.files import is_mistaken, private_content
 from studio_runner.config.keys.public import PublicKeys, read_public_keys
 from studio_runner.errors import KeyFileError, UsageError
 from studio_runner.messages.keys import OpeningKey, SigningKey, private_text, public_text, read_key
@@ -145,4 +145,8 @@ def _check_prefix(prefix: str) -> None:
     if not prefix or not begins or "/" in prefix or "\0" in prefix:
         raise UsageError(
             f"No queue's name begins with {prefix!r}", hint="Queues are named local_..., rmq_... or sqs_..."
+        )
+    if is_mistaken(prefix):
+        raise UsageError(
+            f"No queue's name begins with {prefix!r}", hint="Leave the pattern, or the ending, away: rmq_team_."
         )
