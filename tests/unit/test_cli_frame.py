@@ -397,6 +397,15 @@ def test_what_others_wrote_makes_no_line_of_the_log_and_no_order_to_the_terminal
     assert line.count("\n") == 1
 
 
+@pytest.mark.parametrize("kind", [TextFormatter, JsonFormatter])
+def test_a_secret_of_several_lines_is_hidden_in_the_log(record, kind):
+    secret = 'canary "one"\ncanary two'
+    error = ValueError(secret)
+    line = record(kind(lambda: Masker([secret])), "it is %s", secret, extra={"queue": secret}, exc_info=error)
+    assert "canary" not in line
+    assert line.count("***") == 3
+
+
 def test_json_is_the_same_and_harmless(record, capsys):
     line = record(JsonFormatter(Masker), "%s", HOSTILE)
     output.print_json({"name": HOSTILE})

@@ -50,8 +50,9 @@ class TextFormatter(_Discreet):
         fields = _fields(record)
         context = f" [{' '.join(f'{name}={value}' for name, value in fields.items())}]" if fields else ""
         time = datetime.fromtimestamp(record.created).astimezone().strftime("%Y-%m-%d %H:%M:%S")
-        line = f"{time} {record.levelname:<7} {record.getMessage()}{context}".replace("\n", "\\n")
-        return escaped(self.masker().text(line + _trouble(self, record, "\n")))
+        hide = self.masker().text
+        line = hide(f"{time} {record.levelname:<7} {record.getMessage()}{context}").replace("\n", "\\n")
+        return escaped(line + hide(_trouble(self, record, "\n")))
 
 
 class JsonFormatter(_Discreet):
