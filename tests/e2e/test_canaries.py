@@ -87,7 +87,9 @@ class Story:
     def message(self, ending="", artifacts=None, pip=(), **experiment):
         workspace = self.place.workspace({"main.py": cage.script(ending)})
         settings = cage.config(self.canaries, self.port, self.records) | {"pip": [*pip]}
-        arguments = ["--password", shlex.quote(self.canaries["argument"])]
+        quoted = {name: shlex.quote(self.canaries[name]) for name in cage.GIVEN}
+        bundle = f"--steps 3 --token {quoted['bundle']} --verbose"
+        arguments = ["--password", quoted["argument"], quoted["position"], bundle]
         key, body = self.place.request(workspace, config=settings, **{"args": arguments, **experiment})
         document = json.loads(body)
         for entry in document["experiment"]["artifacts"].values():
@@ -291,7 +293,7 @@ def test_the_secrets_were_there(story):
     written = story.canaries.found(story.place.output(story.keys["killed"]))
     assert {"env_token", "artifact_secret", "argument", *cage.OWN} <= set(written)
     assert len(story.server.posts) > 20
-    assert story.canaries.found(b"".join(story.lines)) == ["argument"]
+    assert story.canaries.found(b"".join(story.lines)) == [*cage.GIVEN]
 
 
 @pytest.mark.parametrize("form", ["{}", "x{}", "xx{}"])
@@ -355,7 +357,7 @@ def test_masked_output_holds_none(story):
 
 def test_no_command_line_holds_one(story):
     """But for the arguments that a sender gave its script: they are its command line."""
-    assert leaks(story, {line[:200]: line for line in story.lines}, but=("argument",)) == ""
+    assert leaks(story, {line[:200]: line for line in story.lines}, but=cage.GIVEN) == ""
 
 
 def test_what_is_written_is_its_users_alone(story):
