@@ -1,0 +1,73 @@
+"""A message that nobody had before and nobody will have again: what is known of it alone keeps its secrets."""
+
+import json
+import re
+import subprocess
+
+import httpx
+import pytest
+
+from studio_runner.testing import command_path, installation
+from tests.e2e.canaries import files_below
+
+MESSAGES = re.compile(r"/queue/(?!.*\.reason\.json$)|/blobstore/")
+ARGUMENTS = {
+    "of its own": ["--password", "canary-argument"],
+    "with others": ["--steps 3 --password canary-argument --verbose"],
+    "quoted": ["'--password=canary-argument and more'"],
+}
+
+
+@pytest.fixture(scope="module")
+def served(cache):
+    """An installation whose runner has an HTTP side."""
+    with installation(cache) as place, place.daemon("--http-address", "127.0.0.1:0", "--log-level", "debug"):
+        yield place
+
+
+def said_of(place, key):
+    """All that anybody can ask."""
+    found = re.search(r" at (http://\S+)/", place.log())
+    with httpx.Client(base_url=found[1], trust_env=False) as http:
+        pages = [http.get(path).text for path in ("/", f"/experiments/{key}", f"/api/v1/experiments/{key}")]
+        pages += [http.get("/api/v1/experiments").text]
+    patience = ("--storage-patience", "1s")
+    for words in (
+        ["show", *patience, key],
+        ["show", "--json", *patience, key],
+        ["list", "-n", "0"],
+        ["list", "--json"],
+    ):
+        done = subprocess.run(
+            [command_path(), *words], check=True, capture_output=True, text=True, env=place.environment()
+        )
+        pages += [done.stdout, done.stderr]
+    return "\n".join(pages)
+
+
+def written(place):
+    files = files_below(place.home, but=MESSAGES)
+    return [name for name, content in files.items() if b"canary-" in content]
+
+
+@pytest.mark.parametrize("args", ARGUMENTS.values(), ids=ARGUMENTS)
+def test_of_one_that_cannot_be_read(served, args):
+    key, body = served.request(served.workspace({"main.py": ""}), args=args, max_duration="canary of time")
+    served.publish(body)
+    assert served.ended(key)["studio_runner"]["reason"] == "invalid_message"
+    assert [line for line in said_of(served, key).splitlines() if "canary-" in line] == []
+    assert written(served) == []
+
+
+@pytest.mark.parametrize(
+    "address", ["s3://me:canary@canary-pass@127.0.0.1:1/b/k", "s3://me:canary/canary-pass@127.0.0.1:1/b/k"]
+)
+def test_of_one_with_an_address_as_it_should_not_be(served, address):
+    key, body = served.request(served.workspace({"main.py": ""}))
+    document = json.loads(body)
+    document["experiment"]["artifacts"]["data"] = {"qualified": address, "mutable": False}
+    document["config"]["database"] = {"type": "local", "endpoint": address}
+    served.publish(json.dumps(document).encode())
+    assert served.ended(key)["studio_runner"]["reason"] != "completed"
+    assert [line for line in said_of(served, key).splitlines() if "canary-" in line] == []
+    assert written(served) == []
