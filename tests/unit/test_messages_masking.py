@@ -311,6 +311,7 @@ def test_the_secrets_of_a_message() -> None:
         ("amqp://me:canary/pass@h/v", {"canary/pass"}),
         ("https://canary-canary-canary:x-oauth-basic@h/", {"canary-canary-canary", "x-oauth-basic"}),
         ("https://canary-canary-canary:@h/", {"canary-canary-canary"}),
+        ("https://h/page?canary-canary-canary", {"canary-canary-canary"}),
         ("docker://a-rather-long-name-of-an-image@sha256:0123456789", set()),
         ("http://h:8080/canary-canary-canary@v1.0", set()),
     ],
@@ -320,6 +321,10 @@ def test_the_secrets_of_an_address(value: str, found: set[str]) -> None:
     masked = Masker().text(f"at {value} now")
     assert [secret for secret in found if secret in masked] == []
     assert ("***" in masked) == bool(found)
+
+
+def test_a_word_behind_the_question_mark_of_an_address_is_no_secret() -> None:
+    assert secrets_in({"place": "https://h/page?latest"}) == set()
 
 
 def test_the_secret_of_a_connection_string_is_one_by_itself() -> None:

@@ -11,7 +11,7 @@ SAMPLE = Path(__file__).parents[1] / "samples" / "studioml-0.0.49-rmq-plain.json
 @pytest.mark.parametrize(
     "name",
     ["AWS_SECRET_ACCESS_KEY", "AWS_ACCESS_KEY_ID", "secret_key", "PASSWORD", "db_passwd", "GITHUB_TOKEN", "GITHUB_PAT",
-     "api-key".replace("-", "_"), "Authorization", "credentials", "jwt", "HF_TOKEN", "passphrase", "FERNET_KEY", "MYSQL_PWD"],
+     "api-key".replace("-", "_"), "Authorization", "credentials", "jwt", "HF_TOKEN", "passphrase", "FERNET_KEY", "SECRET_ID", "ACCOUNT_KEY", "account_key", "PUBLIC_API_KEY", "MYSQL_PWD"],
 )  # fmt: skip
 def test_names_of_secrets_are_known(name):
     assert is_secret_name(name)
@@ -19,7 +19,26 @@ def test_names_of_secrets_are_known(name):
 
 @pytest.mark.parametrize(
     "name",
-    ["PATH", "HOME", "key", "TOKENIZERS_PARALLELISM", "tokenizer", "author", "LANG", "user", "PWD", "sort_key"],
+    [
+        "PATH",
+        "HOME",
+        "key",
+        "TOKENIZERS_PARALLELISM",
+        "tokenizer",
+        "author",
+        "LANG",
+        "user",
+        "PWD",
+        "sort_key",
+        "SORT_KEY",
+        "PUBLIC_KEY",
+        "SECRET_NAME",
+        "TOKEN_TYPE",
+        "SECRETS_BACKEND",
+        "API_TOKEN_TTL",
+        "eos_token",
+        "TOKEN_SERVICE_PORT",
+    ],
 )
 def test_other_names_are_not(name):
     assert not is_secret_name(name)

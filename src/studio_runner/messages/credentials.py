@@ -38,7 +38,7 @@ _PATH = re.compile(r"~|\.{0,2}/")
 _FILE = re.compile(r"(~|\.{0,2})/[\w./-]*\.[A-Za-z]{2,5}")
 _ADDRESS = re.compile(rf"://(?:({USERINFO})@)?[^\s?#]*(?:\?(\S+))?")
 _TOKEN = 16
-"""Characters before the `@` of an address that are no user's name any more."""
+"""Characters before the `@` or behind the `?` of an address that are no word any more."""
 _PART = re.compile(
     r"(?:^|;)\s*(?:password|pwd|accountkey|sharedaccess(?:key|signature))\s*=\s*([^;]+)", re.IGNORECASE
 )
@@ -85,7 +85,7 @@ def secrets_in_address(text: str) -> Iterator[str]:
 def _signatures(query: str) -> Iterator[str]:
     for part in query.split("&"):
         name, equals, value = part.partition("=")
-        if not equals:
+        if not equals and len(name) >= _TOKEN:
             yield name
         elif _SIGNATURE.search(name) or is_secret_name(name):
             yield value

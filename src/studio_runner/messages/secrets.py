@@ -7,10 +7,15 @@ from typing import Any
 HIDDEN = "***"
 
 _SECRET_NAME = re.compile(
-    r"secret|passw(or)?d|passphrase|token(?!i[sz])|credential|access_?key|api_?key|private_?key|authori[sz]ation|jwt|_pat$|^pat$"
-    r"|connection_?string|account_?key|(?-i:[A-Z0-9]_(KEY|PWD|SAS)$)",
+    r"secret|passw(or)?d|passphrase|(?<!bos_)(?<!eos_)(?<!pad_)(?<!unk_)(?<!cls_)(?<!sep_)(?<!mask_)token(?!i[sz])|credential|access_?key|api_?key|private_?key|authori[sz]ation|jwt|_pat$|^pat$"
+    r"|connection_?string|account_?key|(?-i:[A-Z0-9]_(PWD|SAS)$|[A-Z0-9](?<!PUBLIC)(?<!PRIMARY)(?<!FOREIGN)(?<!PARTITION)(?<!SORT)(?<!CACHE)_KEY$)",
     re.IGNORECASE,
 )
+_ABOUT = re.compile(
+    r"_(name|type|kind|mode|backend|provider|policy|header|algorithm|ttl|host|port|proto|addr|length|size|required|enabled)$",
+    re.IGNORECASE,
+)
+"""How names end that are about secrets, whose values are words of every day."""
 _OPTION = re.compile(r"""(?:\A|(?<=[\s'"]))--?([A-Za-z][\w-]*)(?:=|\s+|\Z)""")
 _VALUE = re.compile(r"\S*")
 _ANOTHER = re.compile(r"(?:--[A-Za-z][\w-]*|-[A-Za-z])(?:=|\s|\Z)")
@@ -28,7 +33,7 @@ _PLACE = re.compile(r"_(file|path|dir)$", re.IGNORECASE)
 
 def is_secret_name(name: str) -> bool:
     """True for names of fields and variables whose values nobody is to see."""
-    return _SECRET_NAME.search(name) is not None
+    return _SECRET_NAME.search(name) is not None and not _ABOUT.search(name)
 
 
 def is_secret(name: str, value: str) -> bool:
