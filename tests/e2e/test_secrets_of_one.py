@@ -2,7 +2,10 @@
 
 import json
 import re
+import signal
 import subprocess
+import sys
+from pathlib import Path
 
 import httpx
 import pytest
@@ -71,3 +74,21 @@ def test_of_one_with_an_address_as_it_should_not_be(served, address):
     assert served.ended(key)["studio_runner"]["reason"] != "completed"
     assert [line for line in said_of(served, key).splitlines() if "canary-" in line] == []
     assert written(served) == []
+
+
+def test_of_one_whose_results_somebody_else_wrote(cache):
+    """A runner that finds results only tells of them; whoever may write to the store wrote the sentence."""
+    with installation(cache) as place:
+        workspace = place.workspace({"main.py": "raise SystemExit(3)"})
+        key, body = place.request(workspace, config={"env": {"MY_TOKEN": "canary-token"}})
+        place.publish(body)
+        program = (sys.executable, str(Path(__file__).parent / "programs" / "dies_at.py"), "uploaded", "start")
+        assert place.start(program=program).wait(120) == -signal.SIGKILL
+        [fence] = place.store.rglob("_attempt.json")
+        last = json.loads(fence.read_bytes())
+        last["results"]["sentence"] = "It had canary-token."
+        fence.write_text(json.dumps(last))
+        with place.daemon("--limit-idle-duration", "1s") as daemon:
+            own = place.ended(key)["studio_runner"]
+            daemon.wait(60)
+    assert own["sentence"] == "It had ***."
