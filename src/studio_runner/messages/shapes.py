@@ -102,6 +102,10 @@ SHAPES = (
     _token(b"npm_", 30, rb"[A-Za-z0-9]"),
     _token(b"pypi-", 50),
     _token(b"AIza", 35),
+    _token(b"ya29.", 20),
+    _token(b"dckr_pat_", 20),
+    _token(b"hvs.", 20),
+    _long(b"AccountKey=", b"", rb"[A-Za-z0-9+/=]", 20),
     Shape(  # a JSON web token
         b"eyJ",
         rb"(?P<hidden>[\w-]{8,%d}+\.[\w-]{8,%d}+(?:\.[\w.-]{0,%d})?)" % (_TOKEN, _LONG, _TOKEN),
