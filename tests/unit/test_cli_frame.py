@@ -406,6 +406,20 @@ def test_a_secret_of_several_lines_is_hidden_in_the_log(record, kind):
     assert line.count("***") == 3
 
 
+def test_a_line_that_cannot_be_made_shows_nothing_of_what_it_was_about(call, with_command, monkeypatch):
+    def body(_settings):
+        root = logging.getLogger()
+        monkeypatch.setattr(root, "handlers", root.handlers[-1:])  # those of the tests raise
+        logging.getLogger("studio_runner.probe").error("%d steps", "canary")
+
+    with_command(body, with_settings("log"))
+    code, _, err = call("probe")
+
+    assert code == 0
+    assert "a line of the log is lost: TypeError (studio_runner.probe, line " in err
+    assert "canary" not in err
+
+
 def test_json_is_the_same_and_harmless(record, capsys):
     line = record(JsonFormatter(Masker), "%s", HOSTILE)
     output.print_json({"name": HOSTILE})

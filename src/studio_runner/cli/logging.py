@@ -4,6 +4,7 @@ import json
 import logging
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import TextIO
 
@@ -19,6 +20,12 @@ _NOT_FIELDS = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime"
 
 class _OwnHandler(logging.StreamHandler[TextIO]):
     """Told from other people's, so that it is never there twice."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  its name in the library
+        """Of a line that cannot be made or written. The library's own prints all that the record holds."""
+        place = f"{record.name}, line {record.lineno}"
+        with suppress(OSError, ValueError):
+            self.stream.write(f"a line of the log is lost: {type(sys.exception()).__name__} ({place})\n")
 
 
 def configure(configuration: Configuration, unless_chosen: str, masker: FindMasker) -> None:
