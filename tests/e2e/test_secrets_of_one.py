@@ -10,7 +10,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from studio_runner.testing import command_path, installation
+from studio_runner.testing import QUEUE, command_path, installation
 from tests.e2e.canaries import files_below
 
 MESSAGES = re.compile(r"/queue/(?!.*\.reason\.json$)|/blobstore/")
@@ -92,3 +92,19 @@ def test_of_one_whose_results_somebody_else_wrote(cache):
             own = place.ended(key)["studio_runner"]
             daemon.wait(60)
     assert own["sentence"] == "It had ***."
+
+
+def test_of_one_whose_record_is_its_senders(served):
+    """It has the arguments as they were sent; only the configuration tells that one of them is a secret."""
+    configuration, project = served.home / "config.yaml", served.home / "project"
+    configuration.write_text(json.dumps({"env": {"MY_TOKEN": "canary-position"}}))
+    project.mkdir()
+    (project / "main.py").touch()
+    (project / "none.txt").touch()
+    words = ["submit", "-q", QUEUE, "--requirements", "none.txt", "-e", "of_one", "main.py", "canary-position"]
+    subprocess.run([command_path(), *words], check=True, env=served.environment(), cwd=project)
+    assert served.ended("of_one")["args"] == ["canary-position"]
+    said = said_of(served, "of_one")
+    configuration.unlink()
+    assert [line for line in said.splitlines() if "canary-" in line] == []
+    assert "main.py ***" in said
