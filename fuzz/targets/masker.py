@@ -1,7 +1,9 @@
 """Secrets in output, text and values, in any form and any pieces: none is seen, and nothing else is lost."""
 
 import base64
+import html
 import json
+import shlex
 from collections.abc import Callable, Iterable
 from urllib.parse import quote, quote_plus
 
@@ -45,6 +47,10 @@ _FORMS: tuple[Callable[[str], bytes], ...] = (
     lambda secret: json.dumps(secret)[1:-1].encode(),
     lambda secret: repr(secret)[1:-1].encode(),
     lambda secret: secret.encode().hex().encode(),
+    lambda secret: json.dumps(json.dumps(secret))[3:-3].encode(),
+    lambda secret: quote(quote(secret, safe=""), safe="").encode(),
+    lambda secret: shlex.quote(f"{secret}'")[1:-6].encode(),
+    lambda secret: html.escape(secret).encode(),
 )
 _MASKERS = tuple(Masker(SECRETS[:count]) for count in (0, 1, 4, len(SECRETS)))
 

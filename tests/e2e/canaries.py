@@ -21,7 +21,7 @@ FIELDS = (
         "package_password",
         "git_password",
     ),
-    *("rmq_password", "server_token", "argument"),
+    *("rmq_password", "server_token", "argument", "position", "bundle"),
     *(
         "own_aws_secret",
         "own_amqp_password",
@@ -33,6 +33,8 @@ FIELDS = (
     ),
 )
 OWN = tuple(field for field in FIELDS if field.startswith("own_"))
+GIVEN = ("argument", "position", "bundle")
+"""What scripts get as arguments."""
 PROBE = 12
 """Characters that are enough: texts may have been cut."""
 
@@ -163,6 +165,7 @@ def config(canaries, port, records):
         "env": {
             "API_TOKEN": canaries["env_token"],
             "MY_PASSWORD": canaries["env_password"],
+            "MY_API_KEY": canaries["position"],
             "AWS_ACCESS_KEY_ID": "AKIACANARY",
             "AWS_SECRET_ACCESS_KEY": canaries["env_aws_secret"],
             "SERVICE_CREDENTIALS": json.dumps({"private_key": canaries["env_json"]}),

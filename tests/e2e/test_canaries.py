@@ -39,8 +39,8 @@ CRASHES = """
 import os, sys
 from studio_runner.cli import main
 from studio_runner.runner import daemon
-async def serve(settings):
-    raise RuntimeError(f"{settings!r} {dict(os.environ)}")
+async def serve(*given):
+    raise RuntimeError(f"{given!r} {dict(os.environ)}")
 daemon.serve = serve
 sys.argv[0] = "studio-runner"
 main.main()
@@ -87,7 +87,9 @@ class Story:
     def message(self, ending="", artifacts=None, pip=(), **experiment):
         workspace = self.place.workspace({"main.py": cage.script(ending)})
         settings = cage.config(self.canaries, self.port, self.records) | {"pip": [*pip]}
-        arguments = ["--password", shlex.quote(self.canaries["argument"])]
+        quoted = {name: shlex.quote(self.canaries[name]) for name in cage.GIVEN}
+        bundle = f"--steps 3 --token {quoted['bundle']} --verbose"
+        arguments = ["--password", quoted["argument"], quoted["position"], bundle]
         key, body = self.place.request(workspace, config=settings, **{"args": arguments, **experiment})
         document = json.loads(body)
         for entry in document["experiment"]["artifacts"].values():
@@ -220,10 +222,15 @@ class Story:
 
     def _read_pages(self, http, name):
         paths = ["/", "/metrics", "/readyz", "/api/v1/runner", "/api/v1/queues", "/api/v1/experiments"]
+        paths += ["/nothing", "/api/v1/experiments?after=nobody", "/api/v1/openapi.json"]
         for key in self.keys.values():
             paths += [f"/experiments/{key}", f"/api/v1/experiments/{key}", f"/api/v1/experiments/{key}/output"]
+            paths += [f"/api/v1/experiments/{key}/output?tail=300"]
         for path in paths:
-            self.said[f"{name}: GET {path}"] = http.get(path).content
+            answer = http.get(path, headers={"Accept": "text/html"} if len(path) % 2 else {})
+            self.said[f"{name}: GET {path}"] = answer.content
+        for key in (self.keys["fails"], "nobody"):
+            self.said[f"{name}: stop {key}"] = http.post(f"/api/v1/experiments/{key}/stop").content
 
     def unrecorded(self):
         """One whose sender's records cannot be written, after somebody asked in vain for thirty seconds."""
@@ -266,6 +273,9 @@ class Story:
                 f"show --json {name}": ["show", "--json", *patience, key],
             }
             calls[f"logs {name}"] = ["logs", *patience, key]
+            calls[f"fetch {name}"] = ["fetch", *patience, key, "data", str(self.place.home / "nowhere")]
+            calls[f"stop {name}"] = ["stop", key]
+            calls[f"rerun {name}"] = ["rerun", *patience, key]
         for name, message in {"valid": {}, "missing": {"data": self.remote("http://missing/data.tar")},
                               "refused": {"data": self.remote("s3://refused/data.tar")}}.items():  # fmt: skip
             path = self.place.home / f"message {name}.json"
@@ -291,7 +301,7 @@ def test_the_secrets_were_there(story):
     written = story.canaries.found(story.place.output(story.keys["killed"]))
     assert {"env_token", "artifact_secret", "argument", *cage.OWN} <= set(written)
     assert len(story.server.posts) > 20
-    assert story.canaries.found(b"".join(story.lines)) == ["argument"]
+    assert story.canaries.found(b"".join(story.lines)) == [*cage.GIVEN]
 
 
 @pytest.mark.parametrize("form", ["{}", "x{}", "xx{}"])
@@ -336,7 +346,7 @@ def test_reasons_of_dead_letters_tell_none(story):
 def test_no_file_holds_one_but_messages_and_what_scripts_wrote(story):
     """Tracebacks, caches, records, results, metadata. A script's artifacts are its own affair."""
     home = cage.files_below(story.place.home, but=BY_OTHERS)
-    assert any(name.endswith(".traceback") for name in home)
+    assert any(name.endswith(".traceback") and b"RuntimeError: (Settings(" in text for name, text in home.items())
     assert any("_metadata" in name or "/metadata/" in name for name in home)
     assert leaks(story, home | cage.files_below(story.place.cache)) == ""
 
@@ -355,7 +365,7 @@ def test_masked_output_holds_none(story):
 
 def test_no_command_line_holds_one(story):
     """But for the arguments that a sender gave its script: they are its command line."""
-    assert leaks(story, {line[:200]: line for line in story.lines}, but=("argument",)) == ""
+    assert leaks(story, {line[:200]: line for line in story.lines}, but=cage.GIVEN) == ""
 
 
 def test_what_is_written_is_its_users_alone(story):

@@ -397,6 +397,29 @@ def test_what_others_wrote_makes_no_line_of_the_log_and_no_order_to_the_terminal
     assert line.count("\n") == 1
 
 
+@pytest.mark.parametrize("kind", [TextFormatter, JsonFormatter])
+def test_a_secret_of_several_lines_is_hidden_in_the_log(record, kind):
+    secret = 'canary "one"\ncanary two'
+    error = ValueError(secret)
+    line = record(kind(lambda: Masker([secret])), "it is %s", secret, extra={"queue": secret}, exc_info=error)
+    assert "canary" not in line
+    assert line.count("***") == 3
+
+
+def test_a_line_that_cannot_be_made_shows_nothing_of_what_it_was_about(call, with_command, monkeypatch):
+    def body(_settings):
+        root = logging.getLogger()
+        monkeypatch.setattr(root, "handlers", root.handlers[-1:])  # those of the tests raise
+        logging.getLogger("studio_runner.probe").error("%d steps", "canary")
+
+    with_command(body, with_settings("log"))
+    code, _, err = call("probe")
+
+    assert code == 0
+    assert "a line of the log is lost: TypeError (studio_runner.probe, line " in err
+    assert "canary" not in err
+
+
 def test_json_is_the_same_and_harmless(record, capsys):
     line = record(JsonFormatter(Masker), "%s", HOSTILE)
     output.print_json({"name": HOSTILE})

@@ -1,15 +1,20 @@
 """Masking: no form of a secret is seen, however it comes; harmless text stays as it is."""
 
 import base64
+import html
 import json
+import re
+import shlex
 from itertools import pairwise
+from textwrap import wrap
 from urllib.parse import quote, quote_plus
+from xml.sax import saxutils
 
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from studio_runner.messages.credentials import is_telling, secrets_of
+from studio_runner.messages.credentials import is_telling, secrets_in, secrets_of
 from studio_runner.messages.masking import REMEMBERED, SHOWN, Masker, Secrets, Stream
 from studio_runner.messages.request import parse_request
 
@@ -36,7 +41,24 @@ FORMS = {
     "JSON of PHP": lambda secret: json.dumps(secret)[1:-1].replace("/", "\\/").encode(),
     "repr": lambda secret: repr(secret)[1:-1].encode(),
     "hex": lambda secret: secret.encode().hex().encode(),
+    "JSON in JSON": lambda secret: json.dumps(json.dumps(secret))[3:-3].encode(),
+    "JSON in JSON of UTF-8": lambda secret: json.dumps(_wide(secret), ensure_ascii=False)[3:-3].encode(),
+    "JSON in Python": lambda secret: repr(json.dumps(secret))[2:-2].encode(),
+    "percent, twice": lambda secret: quote(quote(secret, safe=""), safe="").encode(),
+    "HTML": lambda secret: html.escape(secret).encode(),
+    "HTML of templates": lambda secret: (
+        html.escape(secret).replace("&quot;", "&#34;").replace("&#x27;", "&#39;").encode()
+    ),
+    "XML": lambda secret: saxutils.escape(secret).encode(),
+    "XML, quoted": lambda secret: saxutils.escape(secret, {'"': "&quot;"}).encode(),
+    "shell": lambda secret: shlex.quote(f"{secret} ")[1:-2].encode(),
+    "shell, traced": lambda secret: secret.replace("'", "'\\''").encode(),
+    "shell, exported": lambda secret: re.sub(r'(["$`\\])', r"\\\1", secret).encode(),
 }
+
+
+def _wide(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)
 
 
 def _lower(text: str) -> str:
@@ -120,6 +142,19 @@ def test_a_long_secret_is_hidden_to_its_end() -> None:
     assert masked == b"<" + b"*" * len(secret) + b">"
 
 
+@pytest.mark.parametrize(
+    "encode", [base64.encodebytes, lambda data: "\n".join(wrap(base64.b64encode(data).decode(), 64)).encode()]
+)
+def test_a_long_secret_is_hidden_in_lines_of_base64(encode) -> None:
+    secret = "".join(f"canary{number}" for number in range(40))
+    assert set(Masker([secret]).blank(encode(secret.encode()))) <= set(b"*\n=")
+
+
+def test_the_short_end_of_a_secret_is_no_secret() -> None:
+    masker = Masker(["canary" * 9 + "cana"])
+    assert masker.text("YQ== and Cg==") == "YQ== and Cg=="
+
+
 def test_overlapping_secrets_are_hidden_both() -> None:
     assert Masker(["canary-one", "one-canary-two"]).text("a canary-one-canary-two b") == "a *** b"
 
@@ -135,6 +170,10 @@ TOKENS = [
     ("github_pat_", "11CANARY0_NotATokenAtAllButLongEnough00"),
     ("glpat-", "canary-not-a-token0"),
     ("xoxb-", "0000000000-canary"),
+    ("ya29.", "canary-not-a-token-at-all"),
+    ("dckr_pat_", "CanaryNotATokenAtAll0000000"),
+    ("hvs.", "CanaryNotATokenAtAll0000000"),
+    ("AccountKey=", "Canary+NotAKey/AtAll00000=="),
     ("hf_", "CanaryCanaryCanaryCanaryCanaryCana"),
     ("sk-", "proj-canary0canary0canary0canary0"),
     ("eyJ", "hbGciOiJub25lIn0.eyJzdWIiOiJjYW5hcnkifQ.Y2FuYXJ5"),
@@ -267,6 +306,46 @@ def test_the_secrets_of_a_message() -> None:
         *("canary-cloud", "canary-server", "canary-session", "canary-fernet"),
         message["config"]["env"]["SERVICE_CREDENTIAL"],  # type: ignore[index]
     }
+
+
+@pytest.mark.parametrize(
+    ("value", "found"),
+    [
+        ("amqp://me:canary@pass@h/v", {"canary@pass"}),
+        ("amqp://me:canary/pass@h/v", {"canary/pass"}),
+        ("https://canary-canary-canary:x-oauth-basic@h/", {"canary-canary-canary", "x-oauth-basic"}),
+        ("https://canary-canary-canary:@h/", {"canary-canary-canary"}),
+        ("https://h/page?canary-canary-canary", {"canary-canary-canary"}),
+        ("docker://a-rather-long-name-of-an-image@sha256:0123456789", set()),
+        ("http://h:8080/canary-canary-canary@v1.0", set()),
+    ],
+)
+def test_the_secrets_of_an_address(value: str, found: set[str]) -> None:
+    assert secrets_in({"place": value}) == found
+    masked = Masker().text(f"at {value} now")
+    assert [secret for secret in found if secret in masked] == []
+    assert ("***" in masked) == bool(found)
+
+
+def test_a_word_behind_the_question_mark_of_an_address_is_no_secret() -> None:
+    assert secrets_in({"place": "https://h/page?latest"}) == set()
+
+
+def test_the_secret_of_a_connection_string_is_one_by_itself() -> None:
+    value = "DefaultEndpointsProtocol=https;AccountName=canary;AccountKey=canary+key/0==;EndpointSuffix=windows.net"
+    assert secrets_in({"AZURE_STORAGE_CONNECTION_STRING": value}) == {value, "canary+key/0=="}
+
+
+def test_secret_arguments_are_known_also_where_a_message_cannot_be_read() -> None:
+    args = [
+        "--password 'canary arg1' --lr 1",
+        "--use-auth-token",
+        "--learning-rate",
+        "0.1",
+        "--token",
+        "canary-arg2",
+    ]
+    assert secrets_in({"args": args}) == {"canary arg1", "canary-arg2"}
 
 
 def test_a_message_may_have_no_secrets():

@@ -198,12 +198,6 @@ def test_a_record_that_did_not_exist_can_be_read_by_clients_and_holds_no_credent
     assert "credentials" not in str(record)
 
 
-def test_a_sentence_shows_nothing_that_opens_an_address():
-    about = subject()
-    changes = told(ended(about, 1.0, Reason.ARTIFACT_MISSING, sentence="no s3://u:hunter2@h/b?sig=hunter3 there"))
-    assert "hunter" not in str(applied(client_record(), changes, about))
-
-
 @pytest.mark.parametrize(
     ("record", "number", "asked"),
     [

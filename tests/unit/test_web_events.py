@@ -50,7 +50,7 @@ async def test_every_kind_of_event_is_told_without_the_request():
         SUBJECT,
         9.0,
         Reason.SCRIPT_FAILED,
-        "see s3://me:hunter2@host/x",
+        "see s3://host/x",
         3,
         None,
         final=True,

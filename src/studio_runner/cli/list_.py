@@ -32,11 +32,12 @@ COLUMNS = ("key", "status", "reason", "queue", "age", "duration", "script")
 def command(session: Session, settings: Settings, /, count: int, *, as_json: bool, **wanted: str | None) -> None:
     """List experiments, newest first."""
     found = asyncio.run(_listed(session, settings, wanted))
+    hide = session.masker().value
     shown = found[: count or None]
     if as_json:
-        print_json([summary.document() for summary in shown])
+        print_json([hide(summary.document()) for summary in shown])
     elif shown:
-        print_table(COLUMNS, [_row(summary) for summary in shown], right=("age", "duration"))
+        print_table(COLUMNS, [hide(_row(summary)) for summary in shown], right=("age", "duration"))
         if len(found) > len(shown):
             click.echo(f"{len(found) - len(shown)} more: list -n 0 shows all.", err=True)
     else:

@@ -4,6 +4,7 @@ import json
 import logging
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import TextIO
 
@@ -19,6 +20,12 @@ _NOT_FIELDS = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime"
 
 class _OwnHandler(logging.StreamHandler[TextIO]):
     """Told from other people's, so that it is never there twice."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  its name in the library
+        """Of a line that cannot be made or written. The library's own prints all that the record holds."""
+        place = f"{record.name}, line {record.lineno}"
+        with suppress(OSError, ValueError):
+            self.stream.write(f"a line of the log is lost: {type(sys.exception()).__name__} ({place})\n")
 
 
 def configure(configuration: Configuration, unless_chosen: str, masker: FindMasker) -> None:
@@ -50,8 +57,9 @@ class TextFormatter(_Discreet):
         fields = _fields(record)
         context = f" [{' '.join(f'{name}={value}' for name, value in fields.items())}]" if fields else ""
         time = datetime.fromtimestamp(record.created).astimezone().strftime("%Y-%m-%d %H:%M:%S")
-        line = f"{time} {record.levelname:<7} {record.getMessage()}{context}".replace("\n", "\\n")
-        return escaped(self.masker().text(line + _trouble(self, record, "\n")))
+        hide = self.masker().text
+        line = hide(f"{time} {record.levelname:<7} {record.getMessage()}{context}").replace("\n", "\\n")
+        return escaped(line + hide(_trouble(self, record, "\n")))
 
 
 class JsonFormatter(_Discreet):

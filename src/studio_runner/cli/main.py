@@ -12,6 +12,7 @@ import click
 
 from studio_runner import __version__
 from studio_runner.cli.common import COMPLETE, NAME, common
+from studio_runner.cli.discretion import keep_words
 from studio_runner.cli.output import discard_output, tell
 from studio_runner.cli.session import Session
 from studio_runner.cli.table import Commands
@@ -23,6 +24,8 @@ READER_GONE = 128 + signal.SIGPIPE
 
 def main() -> NoReturn:
     """The command `studio-runner`."""
+    if len(sys.argv) > 2:  # a command and something for it
+        keep_words()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # names may hold what this terminal's encoding has not
             stream.reconfigure(errors="backslashreplace")

@@ -41,9 +41,9 @@ async def _show(session: Session, settings: Settings, key: str, *, as_json: bool
             record = await find_current(holdings, key)
             found = Details(record, await stored(record, holdings.opener))
             if as_json:
-                print_json(found.document())
+                print_json(session.masker().value(found.document()))
                 return
-            print_fields(found.fields(time.time()))
+            print_fields(session.masker().value(found.fields(time.time())))
             _print_attempts(found)
             _print_artifacts(found)
             if record.over and record.reason not in (None, "completed", "stopped"):

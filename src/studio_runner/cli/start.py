@@ -2,7 +2,9 @@
 
 import asyncio
 import logging
+import os
 from collections.abc import Coroutine, Iterator, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -77,7 +79,22 @@ def _notes(session: Session) -> Iterator[str]:
     for value in map(configuration.values.__getitem__, session.flags):
         text, option = str(value.value), value.option
         if mask_urls(text) != text:
-            yield f"everybody on this machine can read the password in {option.flag}: use {option.variables[0]}"
+            seen = _seen(option.flag, text)
+            yield f"{seen}: use {option.variables[0]}, or the configuration file"
+
+
+def _seen(flag: str | None, secret: str) -> str:
+    """Who could read, or still can, what was given as a flag."""
+    try:
+        hidden = os.fsencode(secret) not in Path("/proc/self/cmdline").read_bytes()
+    except OSError:
+        hidden = False
+    if hidden:
+        return (
+            f"the password in {flag} is hidden in this command line by now, but not in that of a program "
+            "that started this one, nor in a shell's history"
+        )
+    return f"everybody on this machine can read the password in {flag}"
 
 
 def _serving(session: Session, settings: Settings) -> "Coroutine[None, None, Tally]":

@@ -9,7 +9,7 @@ from urllib.parse import unquote
 from studio_runner.errors import InvalidMessageError
 from studio_runner.messages.arguments import script_arguments
 from studio_runner.messages.jsontext import read_json
-from studio_runner.messages.secrets import is_secret_name, secret_words
+from studio_runner.messages.secrets import PLAIN_NUMBER, USERINFO, is_secret_name, secret_words
 
 if TYPE_CHECKING:
     from studio_runner.messages.request import Request
@@ -31,26 +31,31 @@ _HARMLESS = frozenset(
         *("password", "private", "public", "required", "secret", "secrets", "string", "unknown"),
     }
 )
-_PLAIN_NUMBER = re.compile(r"[-+]?[\d.,_]{1,10}(e[-+]?\d+)?", re.IGNORECASE)
-"""Up to this length a number may be a step, a size or a loss."""
 _ONE_CHARACTER = re.compile(r"(.)\1*", re.DOTALL)
 _PLACEHOLDER = re.compile(r"%\w+%|\$\w+|\$?\{+[\w. ]*\}+|<\S*>|\[\S*\]")
 _NAMES_A_FILE = re.compile(r"(_file|_path|_dir|credentials)$", re.IGNORECASE)
 _PATH = re.compile(r"~|\.{0,2}/")
 _FILE = re.compile(r"(~|\.{0,2})/[\w./-]*\.[A-Za-z]{2,5}")
-_ADDRESS = re.compile(r"://(?:([^/\s@]*)@)?[^\s?#]*(?:\?(\S+))?")
+_ADDRESS = re.compile(rf"://(?:({USERINFO})@)?[^\s?#]*(?:\?(\S+))?")
 _TOKEN = 16
-"""Characters before the `@` of an address that are no user's name any more."""
+"""Characters before the `@` or behind the `?` of an address that are no word any more."""
+_PART = re.compile(
+    r"(?:^|;)\s*(?:password|pwd|accountkey|sharedaccess(?:key|signature))\s*=\s*([^;]+)", re.IGNORECASE
+)
+"""Of a connection string."""
+_NO_PASSWORDS = frozenset({"", "x-oauth-basic"})
+"""What stands in the place of a password where the user's name is a token."""
 _SIGNATURE = re.compile(r"sig(nature)?$|^key$", re.IGNORECASE)
 
 
 def secrets_of(request: "Request") -> frozenset[str]:
-    """Every secret of a message, also those among the script's arguments."""
-    return secrets_in(request.document) | frozenset(filter(is_telling, _in_arguments(request)))
+    """Every secret of a message."""
+    return secrets_in(request.document)
 
 
 def secrets_in(document: Mapping[str, Any]) -> frozenset[str]:
-    """Every secret of a JSON object: values under secret names, credentials, and what opens addresses."""
+    """Every secret of a JSON object: values under secret names, credentials, what opens addresses, and what the
+    arguments of a script (`args`) give to options of secret names."""
     found: set[str] = set()
     _collect(dict(document), "", found, is_credential=False)
     return frozenset(filter(is_telling, found))
@@ -61,7 +66,7 @@ def is_telling(value: str) -> bool:
     return (
         len(value) >= SHORTEST
         and value.lower() not in _HARMLESS
-        and not _PLAIN_NUMBER.fullmatch(value)
+        and not PLAIN_NUMBER.fullmatch(value)
         and not _ONE_CHARACTER.fullmatch(value)
         and not _PLACEHOLDER.fullmatch(value)
     )
@@ -70,8 +75,9 @@ def is_telling(value: str) -> bool:
 def secrets_in_address(text: str) -> Iterator[str]:
     """Passwords and signatures of the addresses in a text, also as they are without percent escapes."""
     for userinfo, query in _ADDRESS.findall(text):
-        user, colon, password = userinfo.partition(":")
-        for secret in (password if colon else user if len(user) >= _TOKEN else "", *_signatures(query)):
+        user, _, password = userinfo.partition(":")
+        token = user if password in _NO_PASSWORDS and len(user) >= _TOKEN else ""
+        for secret in (password, token, *_signatures(query)):
             yield secret
             yield unquote(secret)
 
@@ -79,7 +85,7 @@ def secrets_in_address(text: str) -> Iterator[str]:
 def _signatures(query: str) -> Iterator[str]:
     for part in query.split("&"):
         name, equals, value = part.partition("=")
-        if not equals:
+        if not equals and len(name) >= _TOKEN:
             yield name
         elif _SIGNATURE.search(name) or is_secret_name(name):
             yield value
@@ -98,6 +104,9 @@ def _collect(value: Any, name: str, found: set[str], *, is_credential: bool) -> 
     elif isinstance(value, list | tuple):
         for inner in value:
             _collect(inner, name, found, is_credential=is_credential)
+        if name == "args" and all(isinstance(word, str) for word in value):
+            words = script_arguments(value)
+            found.update(words[place][start:] for place, start in secret_words(words))
     elif isinstance(value, int | float) and (is_credential or is_secret_name(name)):
         found.add(str(value))
 
@@ -107,14 +116,9 @@ def _collect_secret(value: str, name: str, found: set[str]) -> None:
     if _FILE.fullmatch(value) or (_NAMES_A_FILE.search(name) and _PATH.match(value)):
         return
     found.add(value.strip())
+    found.update(_PART.findall(value))
     if value.lstrip().startswith("{"):
         with suppress(InvalidMessageError):
             _collect(
                 read_json(value.encode(errors="surrogatepass"), len(value) * 4), "", found, is_credential=False
             )
-
-
-def _in_arguments(request: "Request") -> Iterator[str]:
-    arguments = script_arguments(request.experiment.args)
-    for place, start in secret_words(arguments):
-        yield arguments[place][start:]

@@ -25,7 +25,7 @@ def forms_of(secret: str) -> frozenset[bytes]:
         {secret} if _PLAIN.fullmatch(secret) else {secret, *_escaped(secret), *_percent(secret), *_lines(secret)}
     )
     raw = _bytes(secret)
-    forms = {*map(_bytes, texts), *_base64(raw), raw.hex().encode(), raw.hex().upper().encode()}
+    forms = {*map(_bytes, texts), *_base64(raw), *_wrapped(raw), raw.hex().encode(), raw.hex().upper().encode()}
     return frozenset(part for form in forms for part in _parts(form))
 
 
@@ -34,18 +34,33 @@ def _bytes(text: str) -> bytes:
 
 
 def _escaped(secret: str) -> Iterator[str]:
-    """As strings of JSON (of Python, JavaScript and Go), of Python, of HTML and of the shell hold it."""
+    """As strings of JSON (of Python, JavaScript and Go), strings in such strings, strings of Python, HTML and the
+    shell hold it."""
     short, wide = json.dumps(secret)[1:-1], json.dumps(secret, ensure_ascii=False)[1:-1]
     for text in (short, wide):
         for slashed in (text, text.replace("/", "\\/")):
             yield slashed
             yield _without_html(slashed)
+        yield repr(f'"{text}"')[2:-2]
+        yield json.dumps(text, ensure_ascii=False)[1:-1]
     yield _upper_escapes(short)
     yield repr(secret)[1:-1]
     yield repr(_bytes(secret))[2:-1]
     yield html.escape(secret)
+    yield html.escape(secret, quote=False)
+    yield html.escape(secret).replace("&quot;", "&#34;").replace("&#x27;", "&#39;")
+    yield html.escape(secret).replace("&#x27;", "'")
+    yield from _shell(secret)
+
+
+def _shell(secret: str) -> Iterator[str]:
+    """Between single quotes, as others and as `set -x` write them; between double ones, as `export` does; without
+    any, as `printf %q`."""
     if "'" in secret:
         yield shlex.quote(secret)[1:-1]
+        yield secret.replace("'", "'\\''")
+    yield re.sub(r'(["$`\\])', r"\\\1", secret)
+    yield re.sub(r"([^\w@%+=:./\n-])", r"\\\1", secret)
 
 
 def _without_html(text: str) -> str:
@@ -65,6 +80,7 @@ def _percent(secret: str) -> Iterator[str]:
         yield text
         first, *others = text.split("%")
         yield "%".join((first, *(other[:2].lower() + other[2:] for other in others)))
+        yield quote(text, safe="")
 
 
 def _base64(raw: bytes) -> Iterator[bytes]:
@@ -73,6 +89,14 @@ def _base64(raw: bytes) -> Iterator[bytes]:
         begin, end = -(-8 * before // 6), 8 * (before + len(raw)) // 6
         for encode in (base64.standard_b64encode, base64.urlsafe_b64encode):
             yield encode(b"\0" * before + raw)[begin:end]
+
+
+def _wrapped(raw: bytes) -> Iterator[bytes]:
+    """The lines of what the usual tools make of it alone, in base64."""
+    for width in (57, 48):  # bytes of 76 and of 64 characters
+        if len(raw) > width:
+            lines = (base64.standard_b64encode(raw[at : at + width]) for at in range(0, len(raw), width))
+            yield from (line for line in lines if len(line) >= _SHORTEST_PART)
 
 
 def _lines(secret: str) -> Iterable[str]:

@@ -13,7 +13,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from studio_runner.messages.forms import forms_of
-from studio_runner.messages.secrets import HIDDEN, hides, mask_urls
+from studio_runner.messages.secrets import HIDDEN, mask_urls, without_secrets
 from studio_runner.messages.shapes import SHAPES, Found, Shape
 
 if TYPE_CHECKING:
@@ -46,15 +46,9 @@ class Masker:
 
     def value(self, value: Any) -> Any:
         """A copy of a JSON value without its secrets, in names or in values; text under secret names is hidden."""
-        if isinstance(value, dict):
-            return {
-                self.text(name) if isinstance(name, str) else name: (
-                    HIDDEN if hides(name, inner) else self.value(inner)
-                )
-                for name, inner in value.items()
-            }
-        if isinstance(value, list | tuple):
-            return [self.value(inner) for inner in value]
+        return without_secrets(value, self._leaf)
+
+    def _leaf(self, value: Any) -> Any:
         if isinstance(value, str):
             return self.text(value)
         return HIDDEN if isinstance(value, int | float) and str(value) in self.secrets else value

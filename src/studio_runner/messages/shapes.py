@@ -72,10 +72,12 @@ def _parameter(name: bytes) -> Shape:
 
 
 def _userinfo(head: bytes) -> Shape:
-    """Of an address: `user:password@`, or a token alone before the `@`. (`@sha256:` is the digest of an image.)"""
+    """Of an address: `user:password@`, or a token alone before the `@`. (`@sha256:` is the digest of an image.) A
+    password may hold an `@`."""
     one = rb'[^\s/@"\\<>{}?#\x00-\x1f]'
-    whole = rb"(?=%b{3,320}+@(?!sha256:))(?P<hidden>%b{0,64}:%b{1,256}|%b{16,256})@" % (one, one, one, one)
-    return Shape(head, whole, rb"%b{0,320}(?:@(?:s(?:h(?:a(?:2(?:56?)?)?)?)?)?)?" % one, 330)
+    both = rb"%b{0,64}:%b{1,256}+(?:@%b{1,256}+){0,3}" % (one, one, one)
+    whole = rb"(?=%b{3,320}+@(?!sha256:))(?P<hidden>%b|%b{16,256})@" % (one, both, one)
+    return Shape(head, whole, rb"%b{0,320}(?:@%b{0,256}){0,4}" % (one, one), 640)
 
 
 SHAPES = (
@@ -100,6 +102,10 @@ SHAPES = (
     _token(b"npm_", 30, rb"[A-Za-z0-9]"),
     _token(b"pypi-", 50),
     _token(b"AIza", 35),
+    _token(b"ya29.", 20),
+    _token(b"dckr_pat_", 20),
+    _token(b"hvs.", 20),
+    _long(b"AccountKey=", b"", rb"[A-Za-z0-9+/=]", 20),
     Shape(  # a JSON web token
         b"eyJ",
         rb"(?P<hidden>[\w-]{8,%d}+\.[\w-]{8,%d}+(?:\.[\w.-]{0,%d})?)" % (_TOKEN, _LONG, _TOKEN),

@@ -82,8 +82,8 @@ class Checkpointed:
 
 @dataclass(frozen=True)
 class Ended:
-    """The attempt is over. `final` is False when the experiment will be tried again; `started` is when it had its
-    directory, `cover` is of its output (None: it never got so far)."""
+    """The attempt is over. `sentence` has no secrets; `final` is False when the experiment will be tried again;
+    `started` is when it had its directory, `cover` is of its output (None: it never got so far)."""
 
     subject: Subject
     at: float

@@ -48,7 +48,7 @@ class Notice:
             "time": datetime.fromtimestamp(self.event.at, UTC).isoformat(timespec="milliseconds"),
             "experiment": _about(self.subject),
             "reason": end.reason.value if end else None,
-            "sentence": mask_urls(end.sentence) if end else None,
+            "sentence": end.sentence if end else None,
             "exit_code": end.exit_code if end else None,
             "signal": end.signal if end else None,
             "duration": self.duration,
@@ -72,7 +72,7 @@ class Notice:
 
     def _sentence(self, event: Ended) -> str:
         again = "" if event.final else " It will be tried again."
-        return _plain(f"{mask_urls(event.sentence)}{again}")
+        return _plain(f"{event.sentence}{again}")
 
 
 def _about(subject: Subject) -> dict[str, Any]:

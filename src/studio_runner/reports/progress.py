@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any, TypeGuard, assert_never
 
 from studio_runner.errors import Reason
-from studio_runner.messages.secrets import mask_urls
 from studio_runner.process.hidden import Cover
 from studio_runner.reports.base import Checkpointed, Ended, Event, Reserved, StageEntered, Started, Subject
 from studio_runner.reports.records import OWN, merge, without_credentials
@@ -117,7 +116,7 @@ def _ended(event: Ended, changes: Changes) -> Changes:
         "directory": None,
         "stage": None,
         "reason": event.reason.value,
-        "sentence": mask_urls(event.sentence),
+        "sentence": event.sentence,
         "exit_code": event.exit_code,
         "signal": event.signal,
         "peak_memory": event.peak_memory,
@@ -158,7 +157,7 @@ def _end_of_attempt(event: Ended, changes: Changes) -> dict[str, Any]:
         "started": event.started,
         "ended": event.at,
         "reason": event.reason.value,
-        "sentence": mask_urls(event.sentence),
+        "sentence": event.sentence,
     }
 
 

@@ -5,7 +5,6 @@ from dataclasses import replace
 
 from studio_runner.errors import Reason
 from studio_runner.messages.report import Failure, LogEntry, Payload, Progress, Report, Severity, State, moment
-from studio_runner.messages.secrets import mask_urls
 from studio_runner.reports.base import Ended, Started, Subject
 
 LONGEST = 4000
@@ -28,7 +27,7 @@ def closing(event: Ended) -> Iterator[Payload]:
     """It is over, and so is the experiment, unless the state is Stopping: then there will be another attempt, here
     or elsewhere."""
     success = event.reason is Reason.COMPLETED
-    sentence = mask_urls(event.sentence)[:LONGEST]
+    sentence = event.sentence[:LONGEST]
     error = "" if success else sentence
     fields = {"success": str(success).lower(), "error": error, "reason": event.reason.value}
     yield LogEntry("stop", Severity.INFO, fields)

@@ -117,6 +117,7 @@ class Attempt:
             except RejectedError as error:
                 return await self._refused(error)
             if earlier:
+                earlier = self._shown(earlier)  # whoever may write to the store wrote it
                 await self._report_end(trial.subject, earlier, None)
                 return earlier
         await self._host.reports.report(Started(trial.subject, trial.started_at, trial.reserved()))

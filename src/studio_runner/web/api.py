@@ -3,7 +3,7 @@
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from starlette.requests import Request
@@ -16,14 +16,13 @@ from studio_runner.client.tail import View
 from studio_runner.client.view import Details
 from studio_runner.errors import InvalidMessageError, NotFoundError
 from studio_runner.messages.masking import Masker
-from studio_runner.messages.secrets import without_secrets
 from studio_runner.reports.prometheus import CONTENT_TYPE, Metrics
 from studio_runner.reports.records import Record
 from studio_runner.web import output, pages
 from studio_runner.web.answers import json_answer
 from studio_runner.web.catalogue import ExperimentLine, line_of
 from studio_runner.web.events import Events
-from studio_runner.web.overview import Overview, Running
+from studio_runner.web.overview import Overview
 from studio_runner.web.problems import BadRequestError
 
 PAGE, LARGEST_PAGE = 50, 500
@@ -71,7 +70,7 @@ class Api:
         more = page and begin + limit < len(found)
         return json_answer(
             {
-                "experiments": [asdict(line) for line in page],
+                "experiments": [asdict(self._shown(line)) for line in page],
                 "total": len(found),
                 "next": page[-1].key if more else None,
             }
@@ -80,7 +79,7 @@ class Api:
     async def experiment(self, request: Request) -> Response:
         record = await self._overview.record(request.path_params["key"])
         document = (await self._details(record)).document()
-        return json_answer({**asdict(line_of(record)), "record": self.masker.value(document)})
+        return json_answer({**asdict(self._shown(line_of(record))), "record": self.masker.value(document)})
 
     async def output(self, request: Request) -> Response:
         key = request.path_params["key"]
@@ -121,14 +120,16 @@ class Api:
 
     async def dashboard(self, _request: Request) -> Response:
         overview = self._overview
-        page = pages.dashboard(overview.runner(), await overview.queues(), await overview.experiments())
+        ended = [self._shown(line) for line in pages.latest(await overview.experiments())]
+        page = pages.dashboard(overview.runner(), await overview.queues(), ended)
         return HTMLResponse(page)
 
     async def experiment_page(self, request: Request) -> Response:
         record = await self._overview.record(request.path_params["key"])
         about = await self._details(record)
+        fields = self.masker.value(about.fields(time.time()))
         running = next((one for one in self._overview.runner().running if one.key == record.key), None)
-        return HTMLResponse(_experiment_page(record, about, running))
+        return HTMLResponse(pages.experiment(self._shown(line_of(record)), fields, about.artifacts, running))
 
     async def asset(self, request: Request) -> Response:
         name = request.path_params["name"]
@@ -140,16 +141,16 @@ class Api:
         headers = {"Cache-Control": "public, max-age=31536000, immutable"}
         return Response(content, media_type=kinds[name], headers=headers)
 
+    def _shown(self, line: ExperimentLine) -> ExperimentLine:
+        """A record may be its sender's, with whatever they wrote."""
+        hide = self.masker.text
+        return replace(line, script=hide(line.script), sentence=line.sentence and hide(line.sentence))
+
     async def _details(self, record: Record) -> Details:
         try:
             return Details(record, await stored(record, self._opener))
         except InvalidMessageError:  # of a sender who describes artifacts in ways that nobody understands
             return Details(record, [])
-
-
-def _experiment_page(record: Record, about: Details, running: Running | None) -> str:
-    fields = {name: without_secrets(value) for name, value in about.fields(time.time()).items()}
-    return pages.experiment(line_of(record), fields, about.artifacts, running)
 
 
 def _matches(line: ExperimentLine, wanted: Mapping[str, str]) -> bool:

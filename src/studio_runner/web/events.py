@@ -13,7 +13,6 @@ from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from typing import Any, assert_never
 
-from studio_runner.messages.secrets import mask_urls
 from studio_runner.reports.base import Checkpointed, Ended, Event, StageEntered, Started, Subject
 
 KEPT = 1000
@@ -129,7 +128,7 @@ def _about(subject: Subject) -> dict[str, Any]:
 def _end(event: Ended) -> dict[str, Any]:
     return {
         "reason": event.reason.value,
-        "sentence": mask_urls(event.sentence),
+        "sentence": event.sentence,
         "exit_code": event.exit_code,
         "signal": event.signal,
         "final": event.final,

@@ -30,10 +30,9 @@ def asset(name: str) -> tuple[bytes, str]:
     return content, f"/static/{name}?{hashlib.sha256(content).hexdigest()[:12]}"
 
 
-def dashboard(runner: RunnerView, queues: Sequence[QueueView], lines: Sequence[ExperimentLine]) -> str:
-    """All at a glance."""
+def dashboard(runner: RunnerView, queues: Sequence[QueueView], ended: Sequence[ExperimentLine]) -> str:
+    """All at a glance; of the experiments that are over some."""
     running = sorted(runner.running, key=lambda one: one.started, reverse=True)
-    ended = sorted((line for line in lines if line.time_finished), key=_finished, reverse=True)[:FINISHED]
     body = [
         _live("machine", "Machine", _machine(runner)),
         *([_live("gpus", "GPUs", _gpus(runner.gpus), len(runner.gpus))] if runner.gpus else []),
@@ -42,6 +41,11 @@ def dashboard(runner: RunnerView, queues: Sequence[QueueView], lines: Sequence[E
         _live("finished", "Latest results", _ended(ended)),
     ]
     return _page("studio-runner", _state(runner), body)
+
+
+def latest(lines: Iterable[ExperimentLine]) -> Sequence[ExperimentLine]:
+    """Those that ended last."""
+    return sorted((line for line in lines if line.time_finished), key=_finished, reverse=True)[:FINISHED]
 
 
 def experiment(
