@@ -7,11 +7,12 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from studio_runner.messages.report import Payload, Progress
 from studio_runner.reports.base import Subject
 from studio_runner.reports.despatch import Despatch, Talk
-from studio_runner.reports.sequence import gap, unique_id
+from studio_runner.reports.sequence import gap
 
 log = logging.getLogger(__name__)
 
@@ -22,10 +23,11 @@ LONGEST_LINE = 64 << 10
 """Bytes of a line that is reported: sealed it fits into a message of every broker."""
 BREATH = 0.002
 """Seconds after a line, for other work: sealing takes a good part of a millisecond."""
+FLOODED = 0.05
+"""The same while lines are left out: then it is no loss that fewer are sent, and the script has the processor."""
 
 
-@dataclass(frozen=True)
-class _Item:
+class _Item(NamedTuple):
     """Something to say, at Unix time `at`; `said` is bytes where it is a line of the script."""
 
     talk: Talk
@@ -47,7 +49,8 @@ class Story:
 
     def __init__(self, despatch: Despatch, room: Room, forget: Callable[[], object]) -> None:
         self._despatch, self._room, self._forget = despatch, room, forget
-        self._talks: dict[str, Talk] = {}
+        self._talks: dict[int, Talk] = {}
+        """By the attempt's number."""
         self._waiting: deque[_Item] = deque()
         self._lines = self._bytes = self._in_hand = 0
         self.task: asyncio.Task[None] | None = None
@@ -64,17 +67,17 @@ class Story:
 
     def begin(self, subject: Subject, at: float, payloads: Iterable[Payload]) -> None:
         """An attempt begins."""
-        talk = self._talks.setdefault(unique_id(subject), Talk(subject))
+        talk = self._talks.setdefault(subject.number, Talk(subject))
         self._waiting += (_Item(talk, at, payload, begins=True) for payload in payloads)
         self._go_on()
 
     def has_begun(self, subject: Subject) -> bool:
         """Whether the attempt goes on."""
-        return unique_id(subject) in self._talks
+        return subject.number in self._talks
 
     def hear(self, subject: Subject, line: bytes) -> None:
         """A line of its script."""
-        talk = self._talks.get(unique_id(subject))
+        talk = self._talks.get(subject.number)
         if talk is None or talk.mute:
             return
         if len(line) > LONGEST_LINE:
@@ -88,7 +91,7 @@ class Story:
 
     def end(self, subject: Subject, at: float, payloads: Iterable[Payload]) -> None:
         """An attempt that began is over."""
-        talk = self._talks.pop(unique_id(subject))
+        talk = self._talks.pop(subject.number)
         talk.ended = time.monotonic()
         self._waiting += (_Item(talk, at, payload) for payload in payloads)
         self._go_on()
@@ -120,7 +123,7 @@ class Story:
             await self._tell(item)
             self._in_hand = 0
             if isinstance(item.said, bytes) and not item.talk.mute:
-                await asyncio.sleep(BREATH)
+                await asyncio.sleep(FLOODED if item.talk.left_out else BREATH)
         if self.is_over:
             self._forget()
 
