@@ -398,6 +398,28 @@ def test_the_program_of_the_documentation(sender, place, monkeypatch):
     assert {key: state.name for key, state in ends.items()} == {good: "SUCCESS", bad: "FAILED"}
 
 
+def test_a_queue_that_is_full_gets_its_reports_as_it_is_read(rabbit, cache, key, until):
+    response = f"{RABBIT}_response"
+    rabbit.node.manage("DELETE", f"/api/queues/{rabbit.vhost}/{response}")
+    limits = {"durable": True, "arguments": {"x-max-length": 3, "x-overflow": "reject-publish"}}
+    rabbit.node.manage("PUT", f"/api/queues/{rabbit.vhost}/{response}", json.dumps(limits).encode())
+    with sending(rabbit, cache, key) as sender:
+        experiment, body = sender.place.request(sender.place.workspace({"main.py": LOSSES}))
+        rabbit.publish(body)
+        with sender.daemon():
+            assert sender.place.wait(experiment).ok
+            until(lambda: "the queue does not take the message" in sender.place.log())
+            words = []
+
+            def is_over():
+                words.extend(told(specification.parse(line)) for line in sender.read("--json")[1].splitlines())
+                return words[-1:] == ["Success"]
+
+            until(is_over)
+    losses = [json.dumps({"loss": number}) for number in range(5)]
+    assert words == [*BEGINNING, *losses, "stop", "Success"]
+
+
 @pytest.fixture(params=["", ".fifo"], ids=["standard", "FIFO"])
 def on_sqs(request, sqs, cache, key):
     """A sender whose request queue is one of SQS, and the client of somebody else there."""

@@ -5,6 +5,7 @@ import json
 import logging
 import os
 from contextlib import asynccontextmanager
+from itertools import count
 
 import pytest
 
@@ -265,6 +266,50 @@ async def test_a_line_too_long_for_any_broker_is_left_out(telling, broker, key):
     found = taken(broker, key)
     assert found[3].logging.fields["left_out"] == "1"
     assert told(found[4]) == "[2]"
+
+
+async def test_what_is_no_json_is_no_line_of_a_report(telling, broker, key):
+    odd = [b'{"loss": NaN}', b"[1e999]", b"[" * 200 + b"]" * 200, b"[\xff]", b"[1] [2]"]
+    async with telling() as reporter:
+        await reporter.report(Started(subject(), 100.0))
+        for line in (*odd, b" [1] "):
+            reporter.printed(subject(), line)
+        await reporter.report(ended(subject()))
+    assert [told(report) for report in taken(broker, key)][3:-2] == ["[1]"]
+
+
+@pytest.mark.parametrize("character", ["\xe9", "\x7f", '\\"', "\u20ac", "\U0001f600"])
+async def test_the_longest_line_fits_into_a_message_of_every_broker(telling, broker, key, character):
+    count = (story.LONGEST_LINE - 4) // len(character.encode())
+    async with telling() as reporter:
+        await reporter.report(Started(subject(), 100.0))
+        reporter.printed(subject(), f'["{character * count}"]'.encode())
+        await reporter.report(ended(subject()))
+    assert json.loads(told(taken(broker, key)[3])) == [json.loads(f'"{character}"') * count]
+    assert max(len(message.body) for message in _messages(broker, QUEUE)) < 1 << 18
+
+
+async def test_a_queue_that_takes_one_now_and_then_is_complained_of_once(telling, broker, key, monkeypatch, caplog):
+    monkeypatch.setattr(despatch, "FIRST_PAUSE", 0.01)
+    monkeypatch.setattr(Broker, "_check", _two_times_of_three())
+    with caplog.at_level(logging.WARNING):
+        async with telling() as reporter:
+            await reporter.report(Started(subject(), 100.0))
+            for number in range(10):
+                reporter.printed(subject(), b"[%d]" % number)
+            await reporter.report(ended(subject()))
+    assert len(taken(broker, key)) == 15
+    assert len(caplog.records) == 1
+
+
+def _two_times_of_three():
+    calls = count()
+
+    def check(_broker):
+        if next(calls) % 3 == 0:
+            raise BrokerError("it is full")
+
+    return check
 
 
 async def test_the_end_of_the_runner_waits_for_a_while(telling, broker, key, monkeypatch, caplog):

@@ -1,7 +1,6 @@
 """What is reported of one experiment, over its attempts here: it waits in its order, as far as there is room."""
 
 import asyncio
-import json
 import logging
 import time
 from collections import deque
@@ -9,6 +8,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from studio_runner.errors import InvalidMessageError
+from studio_runner.messages.jsontext import read_json
 from studio_runner.messages.report import Payload, Progress
 from studio_runner.reports.base import Subject
 from studio_runner.reports.despatch import Despatch, Talk
@@ -153,8 +154,7 @@ class Story:
 def _read(line: bytes) -> Progress | None:
     """None for a line that only looked like JSON."""
     try:
-        text = line.decode().strip()
-        json.loads(text)
-    except (ValueError, RecursionError):
+        read_json(line, LONGEST_LINE)
+    except InvalidMessageError:
         return None
-    return Progress(json=text)
+    return Progress(json=line.decode().strip())
