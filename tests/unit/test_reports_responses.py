@@ -165,6 +165,13 @@ async def test_an_experiment_that_never_began(telling, broker, key):
     assert [told(report) for report in taken(broker, key)] == ["scanning queue", "stop", "Failed"]
 
 
+async def test_a_key_of_megabytes_is_told_in_short(telling, broker, key):
+    async with telling() as reporter:
+        await reporter.report(ended(subject(name="x" * 10_000_000), Reason.INVALID_MESSAGE, "No script."))
+    assert {report.experiment_id.value for report in taken(broker, key)} == {"x" * 4000}
+    assert max(len(message.body) for message in _messages(broker, QUEUE)) < 1 << 15
+
+
 async def test_nothing_is_made_or_sent_where_nobody_reads(telling, broker, key, directory):
     for queue in ("local_team_b", "rmq_other"):
         async with telling() as reporter:
