@@ -24,8 +24,9 @@ LONGEST_LINE = 64 << 10
 """Bytes of a line that is reported: sealed it fits into a message of every broker."""
 BREATH = 0.002
 """Seconds after a line, for other work: sealing takes a good part of a millisecond."""
-FLOODED = 0.05
-"""The same while lines are left out: then it is no loss that fewer are sent, and the script has the processor."""
+FLOOD, FLOODED = 100, 0.05
+"""So many lines left out while one is sent are a flood, and the breath is this long: no loss where so much is left
+out, and the script has the processor."""
 
 
 class _Item(NamedTuple):
@@ -124,7 +125,7 @@ class Story:
             await self._tell(item)
             self._in_hand = 0
             if isinstance(item.said, bytes) and not item.talk.mute:
-                await asyncio.sleep(FLOODED if item.talk.left_out else BREATH)
+                await asyncio.sleep(FLOODED if item.talk.left_out > FLOOD else BREATH)
         if self.is_over:
             self._forget()
 
