@@ -362,6 +362,27 @@ async def test_a_queue_that_vanishes_ends_the_reports_of_the_attempt(telling, br
     assert [told(report) for report in taken(broker, key)] == ["scanning queue", "Started", "start"]
 
 
+async def test_a_mistake_ends_the_reports_of_its_attempt_and_is_told_of(telling, broker, key, caplog):
+    async def mistaken(queue, text):
+        raise ValueError("a mistake")
+
+    async with telling() as reporter:
+        broker.report = mistaken
+        await reporter.report(Started(subject(), 100.0))
+        reporter.printed(subject(), b"[1]")
+        await reporter.report(ended(subject(), Reason.STORAGE_UNAVAILABLE, "No answer.", final=False))
+        async with asyncio.timeout(20):
+            while reporter._stories:
+                await asyncio.sleep(0.01)
+        del broker.report
+        await reporter.report(Started(subject(2), 100.0))
+        await settled(broker, 3)
+    assert [told(report) for report in taken(broker, key)] == ["scanning queue", "Started", "start"]
+    [record] = caplog.records
+    assert "nothing more is reported of this attempt at experiment digits-1" in record.getMessage()
+    assert record.exc_info
+
+
 async def test_too_many_experiments_that_wait_for_their_broker_are_given_up(telling, broker, key, monkeypatch):
     monkeypatch.setattr(responses, "MOST_LINGERING", 2)
     monkeypatch.setattr(despatch, "FIRST_PAUSE", 0.01)

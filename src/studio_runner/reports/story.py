@@ -130,6 +130,13 @@ class Story:
             self._forget()
 
     async def _tell(self, item: _Item) -> None:
+        try:
+            await self._say(item)
+        except Exception:  # nobody else would hear of it, and the next attempt is to be told of
+            log.exception("nothing more is reported of this attempt at experiment %s", item.talk.subject.key)
+            item.talk.mute = True
+
+    async def _say(self, item: _Item) -> None:
         talk, payload = item.talk, _read(item.said) if isinstance(item.said, bytes) else item.said
         if talk.left_out and not item.begins:
             missing, talk.left_out = talk.left_out, 0
