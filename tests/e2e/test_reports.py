@@ -9,7 +9,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.request import Request, urlopen
 
+import boto3
 import pytest
 
 from servers.proxy import Proxy
@@ -34,6 +36,7 @@ print('["after"]')
 """
 BEGINNING = ["scanning queue", "Started", "start"]
 RABBIT = "rmq_reports"
+AWS = "[default]\naws_access_key_id = testing\naws_secret_access_key = testing\nregion = us-east-1\n"
 
 
 @pytest.fixture(scope="session")
@@ -393,6 +396,70 @@ def test_the_program_of_the_documentation(sender, place, monkeypatch):
         monkeypatch.setenv("STUDIOML_HOME", str(place.home))
         ends = asyncio.run(program["ends"](QUEUE, sender.private, {good, bad}))
     assert {key: state.name for key, state in ends.items()} == {good: "SUCCESS", bad: "FAILED"}
+
+
+def test_a_queue_that_is_full_gets_its_reports_as_it_is_read(rabbit, cache, key, until):
+    response = f"{RABBIT}_response"
+    rabbit.node.manage("DELETE", f"/api/queues/{rabbit.vhost}/{response}")
+    limits = {"durable": True, "arguments": {"x-max-length": 3, "x-overflow": "reject-publish"}}
+    rabbit.node.manage("PUT", f"/api/queues/{rabbit.vhost}/{response}", json.dumps(limits).encode())
+    with sending(rabbit, cache, key) as sender:
+        experiment, body = sender.place.request(sender.place.workspace({"main.py": LOSSES}))
+        rabbit.publish(body)
+        with sender.daemon():
+            assert sender.place.wait(experiment).ok
+            until(lambda: "the queue does not take the message" in sender.place.log())
+            words = []
+
+            def is_over():
+                words.extend(told(specification.parse(line)) for line in sender.read("--json")[1].splitlines())
+                return words[-1:] == ["Success"]
+
+            until(is_over)
+    losses = [json.dumps({"loss": number}) for number in range(5)]
+    assert words == [*BEGINNING, *losses, "stop", "Success"]
+
+
+@pytest.fixture(params=["", ".fifo"], ids=["standard", "FIFO"])
+def on_sqs(request, sqs, cache, key):
+    """A sender whose request queue is one of SQS, and the client of somebody else there."""
+    urlopen(Request(f"{sqs.url}/moto-api/reset", method="POST")).close()
+    client = boto3.client(
+        "sqs", endpoint_url=sqs.url, region_name="us-east-1", aws_access_key_id="t", aws_secret_access_key="t"
+    )
+    with installation(cache) as place:
+        certs = place.home / "certs"
+        certs.mkdir()
+        (certs / "credentials").write_text(AWS)
+        options = ("--sqs-certs", str(certs), "--sqs-endpoint", sqs.url)
+        environment = {"SQS_CERTS": str(certs), "STUDIO_RUNNER_SQS_ENDPOINT": sqs.url}
+        made = Sender(place, key, options, f"sqs_reports{request.param}", environment)
+        made.give_key(name="sqs_rep")
+        client.create_queue(QueueName=made.queue, Attributes={"FifoQueue": "true"} if request.param else {})
+        yield made, client
+    client.close()
+
+
+def test_reports_over_sqs(on_sqs):
+    sender, client = on_sqs
+    fifo = {"MessageGroupId": "g", "MessageDeduplicationId": "d"} if sender.queue.endswith(".fifo") else {}
+    assert sender.read("--create") == (0, "", "")
+    experiment, body = sender.place.request(sender.place.workspace({"main.py": LOSSES}))
+    url = client.get_queue_url(QueueName=sender.queue)["QueueUrl"]
+    client.send_message(QueueUrl=url, MessageBody=body.decode(), **fifo)
+    with sender.daemon("--limit-tasks", "1") as daemon:
+        assert daemon.wait(60) == 0
+    code, shown, besides = sender.read(key=specification.new_key())
+    assert (code, shown) == ((2, "") if fifo else (0, ""))
+    assert "with this key" in besides
+    _, shown, besides = sender.read("--json")
+    assert not besides
+    reports = [specification.parse(line) for line in shown.splitlines()]
+    losses = [json.dumps({"loss": number}) for number in range(5)]
+    wanted = [*BEGINNING, *losses, "stop", "Success"]
+    words = [told(report) for report in of(reports, experiment)]
+    assert (words if fifo else sorted(words)) == (wanted if fifo else sorted(wanted))
+    assert sender.read() == (0, "", "")
 
 
 def test_many_experiments_at_once_have_their_order_each(rabbit, cache, key):

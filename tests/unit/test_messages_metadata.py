@@ -455,3 +455,25 @@ def test_short_patches_cannot_keep_the_runner_busy():
     assert content(document) == {"many": list(range(9000)), "text": "x" * 400_000}
     fed([{"op": "add", "path": "/many/-", "value": 1}], document=document)
     assert content(document)["many"][-1] == 1
+
+
+@pytest.mark.parametrize(
+    "operation",
+    [{"op": "add", "path": "/many/0", "value": 1}, {"op": "remove", "path": "/many/0"}],
+    ids=["add", "remove"],
+)
+def test_no_single_patch_keeps_the_runner_busy(operation):
+    many = list(range(100_000))
+    document = fed({"many": many})
+    fed([operation] * 1000, [{"op": "add", "path": "/many/-", "value": 1}] * 1000, document=document)
+    assert (document.applied, document.refused) == (2, 1)
+    assert content(document)["many"] == [*many, *[1] * 1000]
+
+
+def test_half_of_what_a_document_may_hold_can_be_copied():
+    text = "x" * 500_000
+    assert content(fed({"a": text}, [{"op": "copy", "from": "/a", "path": "/b"}])) == {"a": text, "b": text}
+
+
+def test_a_pointer_deeper_than_any_document_is_refused_unread():
+    assert fed([{"op": "add", "path": "/a" * 400_000, "value": 1}]).refused == 1

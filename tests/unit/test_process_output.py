@@ -1,7 +1,10 @@
 import asyncio
 import errno
+import json
 import os
 import re
+import time
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -127,6 +130,42 @@ async def test_a_pipe_is_read_to_its_end(path):
     with Output(path, 0) as output:
         await drained(output, bytes(range(256)) * 100, b"end")
     assert path.read_bytes() == bytes(range(256)) * 100 + b"end"
+
+
+async def test_a_scanner_with_much_to_do_keeps_nobody_else_waiting(path):
+    printed = [json.dumps([number, "x" * 2000]).encode() for number in range(100)]
+    found: list[bytes] = []
+    beats = [0]
+
+    def look(line: bytes) -> None:
+        time.sleep(0.006)
+        found.append(line)
+
+    async def beat() -> None:
+        while len(found) < len(printed):
+            beats.append(len(found))
+            await asyncio.sleep(0)
+
+    with Output(path, 0, LineScanner(look)) as output:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(beat())
+            group.create_task(drained(output, b"\n".join(printed) + b"\n"))
+    assert found == printed
+    assert max(after - before for before, after in pairwise([*beats, len(found)])) < 20
+
+
+def test_what_the_scanner_had_no_time_for_it_sees_at_the_end(path):
+    printed = [json.dumps([number, "x" * 2000]).encode() for number in range(20)]
+    found: list[bytes] = []
+
+    def look(line: bytes) -> None:
+        time.sleep(0.006)
+        found.append(line)
+
+    with Output(path, 0, LineScanner(look)) as output:
+        output.write(b"\n".join(printed))
+        assert len(found) < 10
+    assert found == printed
 
 
 async def test_a_cancelled_drain_closes_the_pipe(path):

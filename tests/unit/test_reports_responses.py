@@ -5,6 +5,7 @@ import json
 import logging
 import os
 from contextlib import asynccontextmanager
+from itertools import count
 
 import pytest
 
@@ -164,6 +165,13 @@ async def test_an_experiment_that_never_began(telling, broker, key):
     assert [told(report) for report in taken(broker, key)] == ["scanning queue", "stop", "Failed"]
 
 
+async def test_a_key_of_megabytes_is_told_in_short(telling, broker, key):
+    async with telling() as reporter:
+        await reporter.report(ended(subject(name="x" * 10_000_000), Reason.INVALID_MESSAGE, "No script."))
+    assert {report.experiment_id.value for report in taken(broker, key)} == {"x" * 4000}
+    assert max(len(message.body) for message in _messages(broker, QUEUE)) < 1 << 15
+
+
 async def test_nothing_is_made_or_sent_where_nobody_reads(telling, broker, key, directory):
     for queue in ("local_team_b", "rmq_other"):
         async with telling() as reporter:
@@ -267,6 +275,50 @@ async def test_a_line_too_long_for_any_broker_is_left_out(telling, broker, key):
     assert told(found[4]) == "[2]"
 
 
+async def test_what_is_no_json_is_no_line_of_a_report(telling, broker, key):
+    odd = [b'{"loss": NaN}', b"[1e999]", b"[" * 200 + b"]" * 200, b"[\xff]", b"[1] [2]"]
+    async with telling() as reporter:
+        await reporter.report(Started(subject(), 100.0))
+        for line in (*odd, b" [1] "):
+            reporter.printed(subject(), line)
+        await reporter.report(ended(subject()))
+    assert [told(report) for report in taken(broker, key)][3:-2] == ["[1]"]
+
+
+@pytest.mark.parametrize("character", ["\xe9", "\x7f", '\\"', "\u20ac", "\U0001f600"])
+async def test_the_longest_line_fits_into_a_message_of_every_broker(telling, broker, key, character):
+    count = (story.LONGEST_LINE - 4) // len(character.encode())
+    async with telling() as reporter:
+        await reporter.report(Started(subject(), 100.0))
+        reporter.printed(subject(), f'["{character * count}"]'.encode())
+        await reporter.report(ended(subject()))
+    assert json.loads(told(taken(broker, key)[3])) == [json.loads(f'"{character}"') * count]
+    assert max(len(message.body) for message in _messages(broker, QUEUE)) < 1 << 18
+
+
+async def test_a_queue_that_takes_one_now_and_then_is_complained_of_once(telling, broker, key, monkeypatch, caplog):
+    monkeypatch.setattr(despatch, "FIRST_PAUSE", 0.01)
+    monkeypatch.setattr(Broker, "_check", _two_times_of_three())
+    with caplog.at_level(logging.WARNING):
+        async with telling() as reporter:
+            await reporter.report(Started(subject(), 100.0))
+            for number in range(10):
+                reporter.printed(subject(), b"[%d]" % number)
+            await reporter.report(ended(subject()))
+    assert len(taken(broker, key)) == 15
+    assert len(caplog.records) == 1
+
+
+def _two_times_of_three():
+    calls = count()
+
+    def check(_broker):
+        if next(calls) % 3 == 0:
+            raise BrokerError("it is full")
+
+    return check
+
+
 async def test_the_end_of_the_runner_waits_for_a_while(telling, broker, key, monkeypatch, caplog):
     monkeypatch.setattr(responses, "CLOSING", 0.1)
     broker.up = False
@@ -308,6 +360,27 @@ async def test_a_queue_that_vanishes_ends_the_reports_of_the_attempt(telling, br
         await broker.create(f"{QUEUE}_response")
         await reporter.report(Started(subject(2), 100.0))
     assert [told(report) for report in taken(broker, key)] == ["scanning queue", "Started", "start"]
+
+
+async def test_a_mistake_ends_the_reports_of_its_attempt_and_is_told_of(telling, broker, key, caplog):
+    async def mistaken(queue, text):
+        raise ValueError("a mistake")
+
+    async with telling() as reporter:
+        broker.report = mistaken
+        await reporter.report(Started(subject(), 100.0))
+        reporter.printed(subject(), b"[1]")
+        await reporter.report(ended(subject(), Reason.STORAGE_UNAVAILABLE, "No answer.", final=False))
+        async with asyncio.timeout(20):
+            while reporter._stories:
+                await asyncio.sleep(0.01)
+        del broker.report
+        await reporter.report(Started(subject(2), 100.0))
+        await settled(broker, 3)
+    assert [told(report) for report in taken(broker, key)] == ["scanning queue", "Started", "start"]
+    [record] = caplog.records
+    assert "nothing more is reported of this attempt at experiment digits-1" in record.getMessage()
+    assert record.exc_info
 
 
 async def test_too_many_experiments_that_wait_for_their_broker_are_given_up(telling, broker, key, monkeypatch):

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import os
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -28,6 +29,9 @@ AGAIN = 5.0
 """Seconds until a broker that failed is asked again."""
 MOST_UNOPENED = 100
 """Messages that cannot be opened, none before them could: then it is the key."""
+HELD_UP = 5.0
+"""Seconds without a message though more wait, when none could be opened: then those hold up the others. FIFO queues
+give out nothing more as long as nobody is done with the first."""
 
 Tell = Callable[[str], None]
 
@@ -116,23 +120,38 @@ class ReportReader:
 
     async def _next(self) -> Delivery | None:
         """None when there is no more."""
+        since = time.monotonic()
         while True:
             if self._coming is None:
                 self._coming = asyncio.ensure_future(anext(self._deliveries))
-            await asyncio.wait([self._coming], timeout=None if self._follow else QUIET)
-            if not self._coming.done():
-                if not (await self._broker.status(self._queue)).waiting:
-                    return None
-                continue
-            coming, self._coming = self._coming, None
+            await asyncio.wait([self._coming], timeout=self._patience)
             try:
-                return coming.result()
+                if self._coming.done():
+                    coming, self._coming = self._coming, None
+                    return coming.result()
+                if await self._is_over(since):
+                    return None
             except BrokerError as error:
                 if not self._follow:
                     raise
                 self._tell(f"Queue {self._queue} cannot be read, next try in {AGAIN:g} s: {error}")
-            await asyncio.sleep(AGAIN)
-            self._deliveries = self._broker.consume(self._queue, _Everything())
+                await asyncio.sleep(AGAIN)
+                if self._coming is None:
+                    self._deliveries = self._broker.consume(self._queue, _Everything())
+
+    @property
+    def _patience(self) -> float | None:
+        """Seconds until the queue is asked what it has."""
+        if self._follow:
+            return HELD_UP if self._unopened else None
+        return QUIET
+
+    async def _is_over(self, since: float) -> bool:
+        """Whether all is read, nothing having come since then. KeyFileError when that is this reader's doing."""
+        waiting = (await self._broker.status(self._queue)).waiting
+        if waiting and self._unopened and time.monotonic() - since >= HELD_UP:
+            raise self._another_key()
+        return not waiting and not self._follow
 
     async def _just_come(self) -> Sequence[Delivery]:
         """Ask for no more; what came at this moment."""
@@ -165,10 +184,13 @@ class ReportReader:
             return
         self._unopened.append(delivery)
         if len(self._unopened) >= MOST_UNOPENED:
-            raise KeyFileError(
-                f"None of {MOST_UNOPENED} messages in {self._queue} can be opened with this key",
-                hint=f"It is {self._key.public.fingerprint}; the runner must have its public half.",
-            )
+            raise self._another_key()
+
+    def _another_key(self) -> KeyFileError:
+        return KeyFileError(
+            f"No message of {self._queue} can be opened with this key, of {len(self._unopened)} that were tried",
+            hint=f"It is {self._key.public.fingerprint}; the runner must have its public half.",
+        )
 
     async def _set_aside(self, delivery: Delivery, reason: str) -> None:
         self._tell(f"A message of {self._queue} is set aside with its dead letters: {reason}")

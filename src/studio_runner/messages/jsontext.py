@@ -11,6 +11,7 @@ from studio_runner.messages.refusal import json_path
 MAX_DEPTH = 100
 """Levels of nesting. Real messages have seven; the rest of the program may recurse over what was read."""
 
+_CONTAINERS = dict, list  # a tuple: a union would be made anew for every value that is looked at
 _UTF8_BOM = b"\xef\xbb\xbf"
 
 
@@ -51,23 +52,22 @@ def too_deep(body: bytes, value: Any) -> bool:
 
 def nested_deeper(value: Any, levels: int) -> bool:
     """True when more than `levels` objects and arrays stand inside one another."""
-    level = [value] if isinstance(value, dict | list) else []
+    level = [value] if isinstance(value, _CONTAINERS) else []
     for _ in range(levels):
         if not level:
             return False
-        level = [inner for outer in level for inner in _members(outer) if isinstance(inner, dict | list)]
+        level = [inner for outer in level for inner in _members(outer) if isinstance(inner, _CONTAINERS)]
     return bool(level)
 
 
 def members(value: Any, enough: int) -> int:
     """How many members the objects and arrays of `value` have in all; counting ends above `enough`."""
-    count, waiting = 0, [value]
+    count, waiting = 0, [value] if isinstance(value, _CONTAINERS) else []
     while waiting and count <= enough:
         node = waiting.pop()
-        if isinstance(node, dict | list):
-            count += len(node)
-            if count <= enough:
-                waiting += _members(node)
+        count += len(node)
+        if count <= enough:
+            waiting += [inner for inner in _members(node) if isinstance(inner, _CONTAINERS)]
     return count
 
 

@@ -16,7 +16,12 @@ MOST_MEMBERS = 10_000
 
 EFFORT = 2 << 20
 """Members moved and bytes copied by all patches of one document, the refused ones included. Short lines can ask for
-both without end, and nothing else happens in the meantime."""
+both without end."""
+EFFORT_AT_ONCE = 1 << 19
+"""The same of one patch: nothing else happens in the meantime. No less than half of what a document may hold, which
+may be copied."""
+_SHIFTED = 128
+"""So many elements of an array make room for another, or close ranks, in the time that one member is moved."""
 
 _INDEX = re.compile(r"0|[1-9][0-9]{0,8}")
 _NO_ESCAPE = re.compile(r"~(?![01])")
@@ -52,14 +57,14 @@ class Patcher:
         self._document = document
         self._protected = protected
         self._effort = EFFORT
-        self._room = self._copied = 0
+        self._at_once = self._room = self._copied = 0
         self._undo: list[Callable[[], object]] = []
 
     def apply(self, patch: Sequence[Any], room: int) -> int:
         """All of a patch, or nothing: PatchRefusedError. Returns the bytes that it copied, at most `room`."""
         if len(patch) > MOST_OPERATIONS:
             raise PatchRefusedError(f"a patch of more than {MOST_OPERATIONS} operations")
-        self._room, self._copied = room, 0
+        self._at_once, self._room, self._copied = EFFORT_AT_ONCE, room, 0
         try:
             for operation in patch:
                 self._operate(operation)
@@ -104,6 +109,7 @@ class Patcher:
             self._set(parent, name, value)
         elif isinstance(parent, list):
             place = len(parent) if name == "-" else _index(name, len(parent) + 1)
+            self._shift(parent, place)
             parent.insert(place, value)
             self._undo.append(lambda: parent.pop(place))
         else:
@@ -111,6 +117,8 @@ class Patcher:
 
     def _remove(self, path: Sequence[str]) -> Any:
         parent, member = self._member(path)
+        if isinstance(parent, list):
+            self._shift(parent, member)
         value = parent.pop(member)
         if isinstance(parent, dict):
             self._undo.append(lambda: parent.__setitem__(member, value))
@@ -134,8 +142,7 @@ class Patcher:
             raise PatchRefusedError("a value is not to be moved into itself")
         self._spend(0)
         value = self._at(origin)
-        self._spend(members(value, MOST_MEMBERS))
-        _check_size(value, len(path))
+        self._spend(_check_size(value, len(path)))
         self._remove(origin)
         self._add(path, value)
 
@@ -158,8 +165,15 @@ class Patcher:
     def _spend(self, effort: int) -> None:
         """PatchRefusedError when there is no effort left; asked for nothing before the value is looked at."""
         self._effort -= effort
-        if self._effort < 0:
-            raise PatchRefusedError(f"patches have moved and copied more than {EFFORT} members and bytes")
+        self._at_once -= effort
+        if self._effort < 0 or self._at_once < 0:
+            most = f"{EFFORT} members and bytes, or one of them more than {EFFORT_AT_ONCE}"
+            raise PatchRefusedError(f"patches have moved and copied more than {most}")
+
+    def _shift(self, array: Sequence[Any], place: int) -> None:
+        """All elements from `place` on will have another one."""
+        if effort := (len(array) - place) // _SHIFTED:
+            self._spend(effort)
 
     def _at(self, path: Sequence[str]) -> Any:
         node: Any = self._document
@@ -173,18 +187,22 @@ class Patcher:
         return parent, _key(parent, path[-1])
 
 
-def _check_size(value: Any, depth: int) -> None:
-    """Of a value that will stand `depth` levels deep."""
-    if members(value, MOST_MEMBERS) > MOST_MEMBERS:
+def _check_size(value: Any, depth: int) -> int:
+    """Of a value that will stand `depth` levels deep; returns how many members it has."""
+    found = members(value, MOST_MEMBERS)
+    if found > MOST_MEMBERS:
         raise PatchRefusedError(f"an operation takes a value of more than {MOST_MEMBERS} members")
     if nested_deeper(value, MAX_DEPTH - depth):
         raise PatchRefusedError(f"the patch nests deeper than {MAX_DEPTH} levels")
+    return found
 
 
 def _steps(pointer: object) -> list[str]:
     """The names that a JSON pointer (RFC 6901) leads along."""
     if not isinstance(pointer, str) or not pointer.startswith("/") or _NO_ESCAPE.search(pointer):
         return []
+    if pointer.count("/") > MAX_DEPTH:  # before they are taken apart
+        raise PatchRefusedError(f"nothing is deeper than {MAX_DEPTH} levels")
     return [part.replace("~1", "/").replace("~0", "~") for part in pointer[1:].split("/")]
 
 

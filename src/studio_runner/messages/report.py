@@ -115,8 +115,9 @@ def moment(seconds: float) -> datetime:
 
 
 def write_report(report: Report) -> bytes:
-    """Its JSON. Characters that protobuf has in no string are replaced."""
-    return json.dumps(_clean(report.document), separators=(",", ":")).encode()
+    """Its JSON. Characters that protobuf has in no string are replaced, others written as they are: in it a line of
+    JSON becomes at most twice as long."""
+    return json.dumps(_clean(report.document), separators=(",", ":"), ensure_ascii=False).encode()
 
 
 def _payload(payload: Payload | None) -> dict[str, Any]:
@@ -137,7 +138,8 @@ def _payload(payload: Payload | None) -> dict[str, Any]:
 def _progress(progress: Progress) -> dict[str, Any]:
     line = {} if progress.json is None else {"json": progress.json}
     error = {"error": {"msg": progress.error.message, "code": progress.error.code}} if progress.error else {}
-    return {**_time(progress.time), **line, "state": _spelled(progress.state), **error}
+    state = {"state": _spelled(progress.state)} if progress.state else {}  # the mapping leaves out zeros
+    return {**_time(progress.time), **line, **state, **error}
 
 
 def _time(moment: datetime | None) -> dict[str, str]:

@@ -21,6 +21,10 @@ _PREFIX = b"[studio-runner] "
 _LEAST_LIMIT = 4096
 _PIPE_SIZE = 1 << 20
 _PIECE = 1 << 18
+_SLICE = 1 << 13
+"""Bytes that the scanner is given at a time."""
+_TURN = 0.005
+"""Seconds that the scanner has until the rest of the program gets its turn."""
 _KEPT = 1 << 16
 """Bytes of output that wait in memory while the disk takes none."""
 _RETRY = 1.0
@@ -94,14 +98,17 @@ class Output:
 
     When the file cannot be written, `error` says why, and output is read on so that the script can end: the last of
     it waits for room on the disk, the rest is dropped and the file says how much that was.
-    What the script writes goes to `scanner` as well, all of it, secrets overwritten. Nothing waits but what may be
-    the beginning of a secret.
+    What the script writes goes to `scanner` as well, all of it, secrets overwritten. On its way to the disk nothing
+    waits but what may be the beginning of a secret; the scanner, which may have much to do with little, gets some
+    milliseconds at a time, and nothing more is read until it has caught up.
     """
 
     def __init__(self, path: Path, limit: int, scanner: Scanner | None = None, veil: Veil | None = None) -> None:
         self._path = path
         self._limit = max(limit, _LEAST_LIMIT) if limit else 0
         self._scanner = scanner
+        self._unseen = b""
+        """What the scanner was not given yet."""
         self._veil = veil
         self._stream = veil.masker.stream() if veil else None
         self._notes = Notes(veil.notes) if veil and veil.notes else None
@@ -139,14 +146,17 @@ class Output:
         """The script has written its last; notes may still come. May be called twice."""
         self._release()
         if self._scanner:
+            while not self._scan():
+                pass
             self._scanner.finish()
             self._scanner = None
         self._insist(b"")
 
     def write(self, data: bytes) -> None:
-        """Output of the script."""
+        """Output of the script. What the scanner has no time for now, it is given with the next, or at the end."""
         if data:
             self._pass_on(*(self._stream.take(data) if self._stream else (data, ())))
+            self._scan()
 
     def _release(self) -> None:
         """What looked like the beginning of a secret was none."""
@@ -162,7 +172,18 @@ class Output:
         else:
             self._store(masked)
         if self._scanner:
-            self._scanner.feed(masked)
+            self._unseen += masked
+
+    def _scan(self) -> bool:
+        """Let the scanner go on for a moment; whether it has seen everything."""
+        data, position, until = self._unseen, 0, time.monotonic() + _TURN
+        while self._scanner and position < len(data):
+            self._scanner.feed(data[position : position + _SLICE])
+            position += _SLICE
+            if time.monotonic() > until:
+                break
+        self._unseen = data[position:]
+        return not self._unseen
 
     @property
     def size(self) -> int:
@@ -200,31 +221,44 @@ class Output:
     async def drain(self, descriptor: int) -> None:
         """Write what comes out of the pipe `descriptor` until its end, then close it.
 
-        The pipe is read no faster than the disk takes it, so a script that floods its output waits.
+        The pipe is read no faster than disk and scanner take it, so a script that floods its output waits.
         """
-        loop = asyncio.get_running_loop()
-        ended: asyncio.Future[None] = loop.create_future()
         if sys.platform == "linux":
             with suppress(OSError):  # more than the user may have; a small pipe works as well
                 fcntl.fcntl(descriptor, fcntl.F_SETPIPE_SZ, _PIPE_SIZE)
         os.set_blocking(descriptor, False)
-        loop.add_reader(descriptor, self._take, descriptor, ended)
         try:
-            await ended
+            more = True
+            while more:
+                more = await self._taken(descriptor)
+                while not self._scan():  # noqa: ASYNC110 - it waits for nothing, it gives others their turn
+                    await asyncio.sleep(0)
         finally:
-            loop.remove_reader(descriptor)
             os.close(descriptor)
 
-    def _take(self, descriptor: int, ended: "asyncio.Future[None]") -> None:
+    async def _taken(self, descriptor: int) -> bool:
+        """Write what comes until the scanner falls behind; False at the end of it all."""
+        loop = asyncio.get_running_loop()
+        done: asyncio.Future[bool] = loop.create_future()
+        loop.add_reader(descriptor, self._take, descriptor, done)
+        try:
+            return await done
+        finally:
+            loop.remove_reader(descriptor)
+
+    def _take(self, descriptor: int, done: "asyncio.Future[bool]") -> None:
+        if done.done():
+            return
         try:
             data = os.read(descriptor, _PIECE)
         except BlockingIOError:
             return
-        if data:
-            self.write(data)
-        elif not ended.done():
+        self.write(data)
+        if not data:
             self._release()
-            ended.set_result(None)
+            done.set_result(False)
+        elif self._unseen:
+            done.set_result(True)
 
     def _insist(self, data: bytes) -> None:
         """Store it, and what waits, even if the disk took nothing a moment ago."""

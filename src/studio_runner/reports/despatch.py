@@ -113,14 +113,16 @@ class Despatch:
 
     async def _insisting(self, talk: Talk, work: Callable[[], Awaitable[T]]) -> T | None:
         """Try until it works; None when the attempt has been over for too long."""
-        pause = FIRST_PAUSE
+        pause, at_once = FIRST_PAUSE, True
         while not talk.is_stale:
             try:
                 found = await work()
             except (StudioRunnerError, OSError) as error:  # TimeoutError among them
                 self._complain(talk.queue, error)
+                at_once = False
             else:
-                self._failing.discard(talk.queue)
+                if at_once:  # a full queue that is read slowly takes one now and then
+                    self._failing.discard(talk.queue)
                 return found
             await self._pause(pause)
             pause = min(2 * pause, LONGEST_PAUSE)

@@ -8,7 +8,7 @@ from studio_runner.messages.report import Failure, LogEntry, Payload, Progress, 
 from studio_runner.reports.base import Ended, Started, Subject
 
 LONGEST = 4000
-"""Characters of a sentence."""
+"""Characters of a sentence, and of an experiment's key: a message can say any."""
 
 
 def opening(event: Started) -> Iterator[Payload]:
@@ -50,12 +50,12 @@ def report_on(subject: Subject, at: float, payload: Payload) -> Report:
     time = moment(at)
     if isinstance(payload, LogEntry | Progress):
         payload = replace(payload, time=time)
-    return Report(subject.key, unique_id(subject), subject.host, payload, time)
+    return Report(subject.key[:LONGEST], unique_id(subject), subject.host, payload, time)
 
 
 def unique_id(subject: Subject) -> str:
     """The same for all that is said of one attempt."""
-    return f"{subject.key}.{subject.number}@{subject.runner}"
+    return f"{subject.key[:LONGEST]}.{subject.number}@{subject.runner}"
 
 
 def _code(event: Ended) -> int:

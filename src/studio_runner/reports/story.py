@@ -1,17 +1,19 @@
 """What is reported of one experiment, over its attempts here: it waits in its order, as far as there is room."""
 
 import asyncio
-import json
 import logging
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import NamedTuple
 
+from studio_runner.errors import InvalidMessageError
+from studio_runner.messages.jsontext import read_json
 from studio_runner.messages.report import Payload, Progress
 from studio_runner.reports.base import Subject
 from studio_runner.reports.despatch import Despatch, Talk
-from studio_runner.reports.sequence import gap, unique_id
+from studio_runner.reports.sequence import gap
 
 log = logging.getLogger(__name__)
 
@@ -22,10 +24,12 @@ LONGEST_LINE = 64 << 10
 """Bytes of a line that is reported: sealed it fits into a message of every broker."""
 BREATH = 0.002
 """Seconds after a line, for other work: sealing takes a good part of a millisecond."""
+FLOOD, FLOODED = 100, 0.05
+"""So many lines left out while one is sent are a flood, and the breath is this long: no loss where so much is left
+out, and the script has the processor."""
 
 
-@dataclass(frozen=True)
-class _Item:
+class _Item(NamedTuple):
     """Something to say, at Unix time `at`; `said` is bytes where it is a line of the script."""
 
     talk: Talk
@@ -47,7 +51,8 @@ class Story:
 
     def __init__(self, despatch: Despatch, room: Room, forget: Callable[[], object]) -> None:
         self._despatch, self._room, self._forget = despatch, room, forget
-        self._talks: dict[str, Talk] = {}
+        self._talks: dict[int, Talk] = {}
+        """By the attempt's number."""
         self._waiting: deque[_Item] = deque()
         self._lines = self._bytes = self._in_hand = 0
         self.task: asyncio.Task[None] | None = None
@@ -64,17 +69,17 @@ class Story:
 
     def begin(self, subject: Subject, at: float, payloads: Iterable[Payload]) -> None:
         """An attempt begins."""
-        talk = self._talks.setdefault(unique_id(subject), Talk(subject))
+        talk = self._talks.setdefault(subject.number, Talk(subject))
         self._waiting += (_Item(talk, at, payload, begins=True) for payload in payloads)
         self._go_on()
 
     def has_begun(self, subject: Subject) -> bool:
         """Whether the attempt goes on."""
-        return unique_id(subject) in self._talks
+        return subject.number in self._talks
 
     def hear(self, subject: Subject, line: bytes) -> None:
         """A line of its script."""
-        talk = self._talks.get(unique_id(subject))
+        talk = self._talks.get(subject.number)
         if talk is None or talk.mute:
             return
         if len(line) > LONGEST_LINE:
@@ -88,7 +93,7 @@ class Story:
 
     def end(self, subject: Subject, at: float, payloads: Iterable[Payload]) -> None:
         """An attempt that began is over."""
-        talk = self._talks.pop(unique_id(subject))
+        talk = self._talks.pop(subject.number)
         talk.ended = time.monotonic()
         self._waiting += (_Item(talk, at, payload) for payload in payloads)
         self._go_on()
@@ -120,11 +125,18 @@ class Story:
             await self._tell(item)
             self._in_hand = 0
             if isinstance(item.said, bytes) and not item.talk.mute:
-                await asyncio.sleep(BREATH)
+                await asyncio.sleep(FLOODED if item.talk.left_out > FLOOD else BREATH)
         if self.is_over:
             self._forget()
 
     async def _tell(self, item: _Item) -> None:
+        try:
+            await self._say(item)
+        except Exception:  # nobody else would hear of it, and the next attempt is to be told of
+            log.exception("nothing more is reported of this attempt at experiment %s", item.talk.subject.key)
+            item.talk.mute = True
+
+    async def _say(self, item: _Item) -> None:
         talk, payload = item.talk, _read(item.said) if isinstance(item.said, bytes) else item.said
         if talk.left_out and not item.begins:
             missing, talk.left_out = talk.left_out, 0
@@ -150,8 +162,7 @@ class Story:
 def _read(line: bytes) -> Progress | None:
     """None for a line that only looked like JSON."""
     try:
-        text = line.decode().strip()
-        json.loads(text)
-    except (ValueError, RecursionError):
+        read_json(line, LONGEST_LINE)
+    except InvalidMessageError:
         return None
-    return Progress(json=text)
+    return Progress(json=line.decode().strip())

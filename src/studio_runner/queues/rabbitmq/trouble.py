@@ -28,6 +28,10 @@ class UnroutableError(BrokerError):
     """A message was taken by no queue."""
 
 
+class FullError(BrokerError):
+    """The queue does not take a message."""
+
+
 class BlockedError(BrokerError):
     """The broker takes nothing new, for want of memory or disk."""
 

@@ -20,11 +20,13 @@ from pamqp.commands import Basic, Connection
 from pamqp.header import ContentHeader
 from yarl import URL
 
+from studio_runner.errors import BrokerError
 from studio_runner.messages.jsontext import nested_deeper
 from studio_runner.queues.rabbitmq.options import Address
 from studio_runner.queues.rabbitmq.trouble import (
     BlockedError,
     ForbiddenError,
+    FullError,
     LinkLostError,
     MismatchError,
     MissingError,
@@ -337,8 +339,8 @@ async def _translated() -> AsyncIterator[None]:
         raise ForbiddenError(_words(error)) from error
     except (theirs.ChannelPreconditionFailed, theirs.ChannelLockedResource) as error:
         raise MismatchError(_words(error)) from error
-    except theirs.PublishError as error:
-        raise UnroutableError("no queue takes the message") from error
+    except theirs.DeliveryError as error:
+        raise _undelivered(error) from error
     except (theirs.AMQPError, OSError, RuntimeError) as error:  # of OSError also: TimeoutError
         raise LinkLostError(f"the connection to RabbitMQ broke: {_words(error)}") from error
     except asyncio.CancelledError as error:
@@ -351,6 +353,15 @@ async def _translated() -> AsyncIterator[None]:
         if type(error) is not Exception:
             raise
         raise LinkLostError("the connection to RabbitMQ was closed") from error
+
+
+def _undelivered(error: theirs.DeliveryError) -> BrokerError:
+    """The broker had the message whole."""
+    if isinstance(error, theirs.PublishError):
+        return UnroutableError("no queue takes the message")
+    return FullError(
+        "the queue does not take the message", hint="is it full? see its limits, and those of policies"
+    )
 
 
 def _words(error: BaseException) -> str:

@@ -44,7 +44,7 @@ class SqsBroker:
 
     @classmethod
     def of(cls, settings: QueueSettings, runner: str) -> "SqsBroker":
-        return cls(SqsOptions.of(settings), runner)
+        return cls(SqsOptions.of(settings, runner), runner)
 
     async def __aenter__(self) -> Self:
         return self

@@ -10,6 +10,10 @@ from studio_runner.config.settings import QueueSettings
 SHORTEST_LEASE = 30.0
 """SQS is across a network that may be away for a while, and every renewal is a request that costs money."""
 
+BRIEF_WAIT = 1.0
+"""Seconds of a long poll of whoever is no runner, and comes and goes: one that is under way when its process ends
+hides the next message from everybody for as long as a lease. Shorter than `traffic.LINGER`, so none is."""
+
 Clock = Callable[[], float]
 
 
@@ -32,7 +36,8 @@ class SqsOptions:
     """Period of looking for changes of the list of queues, and for held messages whose holder died."""
 
     @classmethod
-    def of(cls, settings: QueueSettings) -> "SqsOptions":
+    def of(cls, settings: QueueSettings, runner: str) -> "SqsOptions":
+        """`runner` is empty for whoever is no runner."""
         return cls(
             certs=settings.sqs_certs,
             region=settings.sqs_region,
@@ -40,6 +45,7 @@ class SqsOptions:
             prefix=settings.sqs_prefix,
             lease=max(SHORTEST_LEASE, settings.lease),
             cool_down=settings.cool_down,
+            **({} if runner else {"wait": BRIEF_WAIT}),
         )
 
 
