@@ -2,6 +2,7 @@
 
 import base64
 import json
+import re
 import shutil
 import subprocess
 import time
@@ -11,6 +12,7 @@ import pytest
 
 from studio_runner.messages.envelope import enclosed
 from studio_runner.messages.keys import read_opening_key, read_signing_key
+from studio_runner.messages.naming import name_of
 from studio_runner.messages.request import parse_request
 from studio_runner.messages.signature import sign
 from studio_runner.testing import command_path, installation
@@ -156,10 +158,14 @@ def test_everything_else_is_rejected_and_nobody_is_told(place, keyed, daemon, se
     shutil.copy(OTHER, keyed / "senders" / "local_others_")  # known, but not for this queue
     for name, (change, words) in BAD.items():
         key, message = sealer()
-        reason = rejected(place, until, change(message, keys))
+        changed = change(message, keys)
+        reason = rejected(place, until, changed)
         assert words in reason, name
         assert reason.startswith("unauthorised:"), name
         assert not place.stored(key, "_results").exists(), name
+        line = f"experiment={name_of(changed) or '(unreadable)'} "
+        until(lambda line=line: line in place.log())
+    assert not re.search("INFO +unauthorised", place.log())
     key, message = sealer()
     place.publish(message, QUEUE)
     assert place.wait(key).ok

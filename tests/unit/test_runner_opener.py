@@ -14,6 +14,7 @@ from studio_runner.machine.inventory import Capacity
 from studio_runner.machine.ledger import Ledger
 from studio_runner.messages.envelope import enclosed
 from studio_runner.messages.keys import read_opening_key, read_signing_key
+from studio_runner.messages.naming import name_of
 from studio_runner.messages.request import parse_request
 from studio_runner.messages.sealing import seal
 from studio_runner.messages.signature import sign
@@ -107,6 +108,19 @@ def test_what_is_not_signed_is_not_opened(trust, sealed, monkeypatch):
     monkeypatch.setattr("studio_runner.messages.envelope.unseal", opened)
 
     assert refused(Opener(trust).read("rmq_signed_1", changed(sealed, signature="x")), "not of the key")
+
+
+def test_a_rejected_message_is_called_what_its_sender_sees_it_called(trust, sealed, runner_key, sender):
+    opener = Opener(trust)
+    unsigned = changed(sealed, signature=None)
+    damaged = json.loads(sealed)["message"]["payload"][:-8] + "AAAAAAA="
+    signed = changed(sealed, payload=damaged, signature=sign(damaged, sender))
+
+    for message, words in ((unsigned, "not signed"), (signed, "cannot be opened")):
+        reading = opener.read("rmq_signed_1", message)
+        assert refused(reading, words)
+        assert reading.name == name_of(message)
+    assert opener.read("rmq_signed_1", CLEAR).name == "(unreadable)"  # whoever sent it chose its key
 
 
 def test_clear_text_is_refused_where_there_is_a_key_unless_it_is_allowed(trust):

@@ -61,7 +61,7 @@ class Attempt:
         self._starting.enter_context(host.starts.under_way())
         self._wish: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
         self._reading = admission.reading
-        self.key = self._reading.request.key if self._reading.request else "(unreadable)"
+        self.key = self._reading.request.key if self._reading.request else self._reading.name
         self.trial: Trial | None = None
         """Its state, once it has a directory."""
 
@@ -86,7 +86,8 @@ class Attempt:
                     outcome = self._shown(of_reason(Reason.SYSTEM_ERROR, f"({type(error).__name__}: {error})"))
                     await self._report_unstarted(outcome)
                 await self._settle(outcome)
-            log.info("%s: %s", outcome.reason, outcome.sentence)
+            level = logging.WARNING if outcome.settle is Settle.DEAD else logging.INFO
+            log.log(level, "%s: %s", outcome.reason, outcome.sentence)
             return outcome
 
     def _secrets(self) -> frozenset[str]:

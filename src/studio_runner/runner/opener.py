@@ -28,7 +28,7 @@ class Reading:
     """What reading a message came to: its request, or an error.
 
     `body` is the request's text, if the message got so far that anything in it is believed; `sender` is the
-    fingerprint of who signed it, "" where nobody had to.
+    fingerprint of who signed it, "" where nobody had to; `name` is what the message is called that has no request.
     """
 
     body: bytes = b""
@@ -36,6 +36,7 @@ class Reading:
     error: ExperimentError | None = None
     sealed: bool = False
     sender: str = ""
+    name: str = "(unreadable)"
 
 
 def _any(_envelope: Envelope) -> bool:
@@ -109,15 +110,22 @@ class Opener:
     ) -> Reading | None:
         if not wanted(envelope):
             return None
-        sender = envelope.verified(senders).fingerprint if senders is not None else ""
-        if self._own is None:
-            raise RejectedError(f"The message cannot be run: {NO_KEY}")
-        clear = envelope.opened(self._own.key())
+        try:
+            sender, clear = self._inside(envelope, senders)
+        except RejectedError as error:
+            return Reading(error=error, name=envelope.name)
         try:
             reading = _parsed(read_message(clear), clear)
         except InvalidMessageError as error:
             reading = Reading(clear, error=error)
-        return replace(reading, sealed=True, sender=sender)
+        return replace(reading, sealed=True, sender=sender, name=envelope.name)
+
+    def _inside(self, envelope: Envelope, senders: Sequence[VerifyKey] | None) -> tuple[str, bytes]:
+        """Who signed it, "" where nobody has to, and what is sealed in it."""
+        sender = envelope.verified(senders).fingerprint if senders is not None else ""
+        if self._own is None:
+            raise RejectedError(f"The message cannot be run: {NO_KEY}")
+        return sender, envelope.opened(self._own.key())
 
 
 def _parsed(document: Any, body: bytes) -> Reading:
