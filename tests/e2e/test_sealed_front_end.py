@@ -232,6 +232,16 @@ def test_without_good_keys_nothing_is_stored_or_queued(sender, command, mistake)
     assert {path: path.stat().st_mtime_ns for path in sender.shared.rglob("*")} == before
 
 
+def test_check_says_what_keeps_a_sealed_message_from_being_opened(sender, operator):
+    sender.ok("submit", "train.py")
+    [path] = [path for path in (sender.shared / "queue" / QUEUE).iterdir() if path.is_file()]
+
+    done = operator.call("check", path)
+    assert done.returncode == 1
+    assert "no key to open it (--encrypt-dir)\n          docs/how-to/encrypt-and-sign.md" in done.stdout
+    assert "valid, sealed" in operator.ok("check", "--encrypt-dir", "enc", path)
+
+
 def test_run_needs_no_keys(sender):
     sender.configure(public_key_path="/no/such/key", signing_key_path="/no/such/key")
 
