@@ -81,6 +81,7 @@ def test_run_says_it_before_anything_is_queued(place, tmp_path):
     )  # fmt: skip
     assert done.returncode == 2
     assert "it brings no container image" in done.stderr
+    assert "Ask for less" not in done.stderr
     assert "it ran" not in done.stdout
 
 

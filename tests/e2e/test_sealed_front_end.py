@@ -144,6 +144,27 @@ def test_from_submit_to_output_nobody_between_can_read_it(sender, operator):
     assert messages(sender) == []
 
 
+def test_the_signing_key_does_not_travel_with_the_directory_that_it_is_in(sender):
+    sender.configure(public_key_path="enc.pub", signing_key_path="key", signing_key_passphrase_path="canary-words")
+    (sender.home / "enc.pub").write_bytes(
+        (sender.home.parent / "operator/enc/encryption/ssh-publickey").read_bytes()
+    )
+    (sender.home / "canary-words").write_text("canary-of-the-key")
+    (sender.home / "canary-words").chmod(0o600)
+
+    said = sender.call(
+        "submit", "--capture", f"{sender.home}:all", "--capture-once", f"{sender.home}:same", "train.py"
+    )
+
+    assert said.returncode == 0, said.stderr
+    assert said.stderr.count("key is left out: it is your signing key") == 3
+    stored = [path.read_bytes() for path in (sender.shared / "store").rglob("*") if path.is_file()]
+    assert any(HELLO.encode() in content for content in stored)
+    for content in stored:
+        assert b"PRIVATE KEY" not in content
+        assert b"canary-of-the-key" not in content
+
+
 def test_what_was_changed_on_its_way_ends_with_the_dead_letters(sender, operator):
     sender.ok("submit", "train.py")
     [path] = [path for path in (sender.shared / "queue" / QUEUE).iterdir() if path.is_file()]
@@ -209,6 +230,16 @@ def test_without_good_keys_nothing_is_stored_or_queued(sender, command, mistake)
     assert done.stderr.count("\n") == 2, "a sentence and a hint"
     assert "Traceback" not in done.stderr
     assert {path: path.stat().st_mtime_ns for path in sender.shared.rglob("*")} == before
+
+
+def test_check_says_what_keeps_a_sealed_message_from_being_opened(sender, operator):
+    sender.ok("submit", "train.py")
+    [path] = [path for path in (sender.shared / "queue" / QUEUE).iterdir() if path.is_file()]
+
+    done = operator.call("check", path)
+    assert done.returncode == 1
+    assert "no key to open it (--encrypt-dir)\n          docs/how-to/encrypt-and-sign.md" in done.stdout
+    assert "valid, sealed" in operator.ok("check", "--encrypt-dir", "enc", path)
 
 
 def test_run_needs_no_keys(sender):

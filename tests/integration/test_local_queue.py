@@ -639,3 +639,28 @@ async def test_without_inotify_it_is_said_once(root, monkeypatch, caplog):
         for wait in (one, other):
             assert not await comes(wait(), 0.05)
     assert caplog.text.count("max_user_instances") == 1
+
+
+@pytest.mark.parametrize(("root", "below"), [(0o2770, 0o2770), (0o700, 0o700)], ids=["of a group", "of one user"])
+async def test_what_comes_into_a_root_is_as_open_as_the_root(tmp_path, root, below):
+    place = tmp_path / "root"
+    place.mkdir()
+    place.chmod(root)
+    before = os.umask(0o077)
+    try:
+        async with LocalBroker(place, OPTIONS) as broker:
+            await broker.publish(QUEUE, b"{}")
+            await (await take(broker)).requeue(60.0)
+            await broker.publish(QUEUE, b"{}")
+            await (await take(broker)).dead_letter("not good")
+            await broker.publish(QUEUE, b"{}")
+            held = await take(broker)
+            found = {path: stat.S_IMODE(path.stat().st_mode) for path in place.rglob("*")}
+            await held.ack()
+    finally:
+        os.umask(before)
+
+    names = {path.name for path in found}
+    assert {QUEUE, "claimed", "delayed", "dead", "incoming", "runners", "queues"} <= names
+    for path, mode in found.items():
+        assert mode == (below if path.is_dir() else below & 0o666), path

@@ -77,6 +77,20 @@ def test_a_link_that_leads_out_is_left_behind_and_said(project):
     assert "outside" in notes[0]
 
 
+def test_files_that_are_to_stay_do_not_travel_whatever_the_rules_say(project, tmp_path):
+    (project / "key").write_text("private")
+    (project / "words").symlink_to("pkg/words")
+    (project / "pkg" / "words").write_text("passphrase")
+    (project / ".studioml_ignore").write_text("!key\n")
+    (tmp_path / "door").symlink_to(project)
+    own = [tmp_path / "door" / "key", project / "words", tmp_path / "elsewhere", project / "absent"]
+
+    found = members(package.workspace(project).without(own))
+    assert found.keys() == {"train.py", "pkg", "pkg/model.py", "words"}
+    assert found["words"] is None  # the link alone
+    assert members(package.data(project / "key").without(own)) == {}
+
+
 def test_too_large_a_directory_is_refused_with_its_largest_parts(project):
     (project / "data").mkdir()
     (project / "data" / "big.bin").write_bytes(bytes(5000))

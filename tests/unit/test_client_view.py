@@ -38,6 +38,18 @@ def test_what_is_known_is_shown():
     assert (fields["peak memory"], fields["cpu time"]) == ("2.5 MB", "1.5s")
 
 
+def test_who_waits_for_a_runner_is_told_where_to_read_on_until_one_has_told_of_it():
+    def what_happened(status, **own):
+        document = {"status": status, "studio_runner": own}
+        return Details(Record("k", document), []).fields(now=10.0).get("what happened")
+
+    assert "follow-and-stop.md" in what_happened("waiting", queue="local_a")
+    assert "follow-and-stop.md" in what_happened("stopped", queue="local_a")  # somebody asked for it
+    assert what_happened("waiting", attempts=[{"number": 1}], sentence="The disk is full.") == "The disk is full."
+    assert what_happened("running", attempts=[{"number": 1}]) is None
+    assert what_happened("waiting", attempts=[{"number": 1}]) is None
+
+
 def reserved(share):
     own = {"attempts": [{"number": 1, "reserved": share}]}
     return Details(Record("k", {"studio_runner": own}), []).fields(now=10.0).get("reserved")

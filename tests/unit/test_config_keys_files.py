@@ -247,7 +247,10 @@ def test_a_runners_key_that_was_changed_for_the_worse_is_told_and_not_taken(own,
         (lambda own: (own / "encryption/ssh-privatekey").unlink(), "cannot be read: No such file"),
         (lambda own: (own / "encryption/ssh-privatekey").chmod(0o644), r"can be used by others \(mode 0644\)"),
         (lambda own: (own / "encryption/ssh-privatekey").chmod(0o660), r"can be used by others \(mode 0660\)"),
-        (lambda own: (own / "passphrase/ssh-passphrase").chmod(0o604), r"can be used by others \(mode 0604\)"),
+        (
+            lambda own: (own / "passphrase/ssh-passphrase").chmod(0o604),
+            r"The passphrase file .* can be used by others \(mode 0604\)",
+        ),
         (lambda own: (own / "passphrase/ssh-passphrase").write_text("wrong"), "or the passphrase is another"),
         (lambda own: (own / "passphrase/ssh-passphrase").unlink(), "there is no passphrase for it"),
     ],
@@ -290,6 +293,20 @@ def test_a_passphrase_that_cannot_be_looked_for_stops_no_runner(own, caplog):
 def test_a_group_may_read_a_private_key_and_nobody_else(keys):
     (keys / "runner").chmod(0o640)
     assert private_content(keys / "runner")
+
+
+def test_a_public_half_in_the_place_of_a_private_key_is_not_taken_for_an_open_one(keys):
+    with pytest.raises(KeyFileError, match="holds no private key") as refusal:
+        private_content(keys / "sender.pub")
+    assert "public half" in refusal.value.hint
+
+
+def test_what_is_to_be_done_about_a_senders_key_is_told(senders, line, monkeypatch):
+    put(senders, "rmq_", line).chmod(0o666)
+    settled(monkeypatch)
+    with pytest.raises(KeyFileError) as refusal:
+        senders.of("rmq_a")
+    assert refusal.value.hint == f"chmod go-w {senders.path / 'rmq_'}"
 
 
 def test_a_public_key_may_be_read_by_everybody_and_changed_by_nobody(keys):

@@ -4,6 +4,7 @@ import asyncio
 import json
 import logging
 import os
+import stat
 from dataclasses import replace
 
 import pytest
@@ -383,3 +384,19 @@ async def test_a_store_that_sends_without_end_is_left(tmp_path, monkeypatch):
     store.write("k", [b"{}"])
     with pytest.raises(StorageUnavailableError, match="larger than"):
         await StoreDocuments(store, Precondition).read("k")
+
+
+@pytest.mark.parametrize("place", [0o2770, 0o700])
+async def test_records_in_a_directory_are_as_open_as_that(tmp_path, place):
+    top = tmp_path / "store"
+    top.mkdir()
+    top.chmod(place)
+    before = os.umask(0o077)
+    try:
+        await DirectoryDocuments(top / "db").change("experiments/k", lambda _: b"{}")
+    finally:
+        os.umask(before)
+
+    for path in (top / "db").rglob("*"):
+        assert stat.S_IMODE(path.stat().st_mode) == (place if path.is_dir() else place & 0o666), path
+    assert stat.S_IMODE((top / "db").stat().st_mode) == place

@@ -26,6 +26,7 @@ def command(session: Session, settings: Settings, /, key: str, tail: int | None,
 
 async def _print(session: Session, settings: Settings, key: str, tail: int | None) -> int:
     from studio_runner.client.lookup import find_current
+    from studio_runner.client.view import status
     from studio_runner.client.watch import live_output, write_live, write_stored
 
     with front_of(session, settings) as front:
@@ -34,7 +35,7 @@ async def _print(session: Session, settings: Settings, key: str, tail: int | Non
             if path := live_output(record):
                 await write_live(holdings, path, write_output, tail)
             elif not await write_stored(holdings, record, write_output, tail):
-                say(f"Experiment {record.key} has no output yet ({record.status}).")
+                say(f"Experiment {record.key} has no output yet ({status(record)}).")
     return 0
 
 

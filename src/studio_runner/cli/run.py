@@ -112,10 +112,14 @@ def _check_fits(request: "Request", host: "Host") -> None:
     from studio_runner.runner.intake import need_of
 
     need = need_of(request.resources, cpu_only=host.settings.machine.cpu_only)
-    if why := [*host.ledger.shortfalls(need), *host.policy(request)]:
+    lacking = host.ledger.shortfalls(need)
+    if why := [*lacking, *host.policy(request)]:
+        elsewhere = "`studio-runner submit` it to a queue that"
         raise UsageError(
             f"The experiment cannot run on this machine: {'; '.join(why)}",
-            hint="Ask for less, or `studio-runner submit` it to a queue that a larger machine serves.",
+            hint=f"Ask for less, or {elsewhere} a larger machine serves."
+            if lacking
+            else f"{elsewhere} a runner serves which takes it.",
         )
 
 

@@ -9,7 +9,7 @@ import hashlib
 import os
 import stat
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO
@@ -48,6 +48,17 @@ class Package:
     def with_content(self, path: str, content: bytes) -> "Package":
         """The same package with another content for one of its files."""
         return replace(self, replaced={**self.replaced, path: content})
+
+    def without(self, files: Iterable[Path]) -> "Package":
+        """The same package without those of `files` that are in it, links followed; no rule takes them back."""
+        root = Path(os.path.realpath(self.root))
+        places = [Path(os.path.realpath(file)) for file in files]
+        out = {place.relative_to(root).as_posix() for place in places if place.is_relative_to(root)}
+
+        def keep(path: str, is_directory: bool) -> bool:  # noqa: FBT001  the seam's signature
+            return path not in out and self.keep(path, is_directory)
+
+        return replace(self, keep=keep, files={path: size for path, size in self.files.items() if path not in out})
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Self
 
 from studio_runner.config.cascade import load
-from studio_runner.config.keys.files import private_content
+from studio_runner.config.keys.files import passphrase_in, private_content
 from studio_runner.config.responses import response_of
 from studio_runner.config.settings import Settings
 from studio_runner.errors import BrokerError, InvalidMessageError, KeyFileError, RejectedError
@@ -39,7 +39,7 @@ Tell = Callable[[str], None]
 def reader_key(path: Path, passphrase: Path | None = None) -> OpeningKey:
     """The private key in a file, `passphrase` a file with what opens it; KeyFileError when they cannot be used, or
     others may read them."""
-    word = private_content(passphrase).rstrip(b"\r\n") if passphrase else None
+    word = passphrase_in(passphrase) if passphrase else None
     try:
         return read_opening_key(private_content(path), word)
     except KeyFileError as error:

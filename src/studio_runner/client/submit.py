@@ -212,6 +212,7 @@ async def _inputs(order: Order, desk: Desk) -> dict[str, Any]:
 
 async def _store_package(found: package.Package, desk: Desk) -> dict[str, Any]:
     """Put the package into the blob store unless it is there, and return its artifact."""
+    found = _without_keys(found, desk)
     packed = await _archive(found, desk.say)
     with packed.file:
         artifact = artifacts.blob(desk.holdings.stores, packed.digest)
@@ -225,9 +226,18 @@ async def _store_start(capture: Capture, address: str, desk: Desk) -> None:
     """What a captured directory holds already is what the experiment starts with."""
     if capture.path is None or not capture.path.exists():
         return
-    packed = await _archive(await asyncio.to_thread(package.data, capture.path), desk.say)
+    found = _without_keys(await asyncio.to_thread(package.data, capture.path), desk)
+    packed = await _archive(found, desk.say)
     with packed.file:
         await _store(address, packed, desk.holdings)
+
+
+def _without_keys(found: package.Package, desk: Desk) -> package.Package:
+    """Wherever a sender keeps the key that signs: it does not travel."""
+    kept = found.without(desk.holdings.config.own_files)
+    for name in sorted(found.files.keys() - kept.files.keys()):
+        desk.say(f"{name} is left out: it is your signing key, or the passphrase of it")
+    return kept
 
 
 async def _archive(found: package.Package, say: Say) -> package.Archive:

@@ -124,7 +124,7 @@ class Details:
             "key": line.key,
             "status": f"{line.status} ({line.stage})" if line.stage else line.status,
             "reason": line.reason,
-            "what happened": own.get("sentence"),
+            "what happened": own.get("sentence") or _not_begun(line.status, own),
             "exit": _exit(own),
             "script": line.script,
             "python": document.get("pythonver"),
@@ -144,6 +144,13 @@ class Details:
             "cpu time": format_duration(cpu) if cpu else None,
         }
         return {name: str(value) for name, value in found.items() if value not in (None, "")}
+
+
+def _not_begun(status: str, own: Mapping[str, Any]) -> str | None:
+    """Of a message that runners reject nobody but their operator is told."""
+    if status not in ("waiting", "stopping") or own.get("attempts"):
+        return None
+    return "No runner has told of it yet; docs/how-to/follow-and-stop.md says what to do if that stays so."
 
 
 def _time(entry: Mapping[str, Any], name: str) -> str | None:

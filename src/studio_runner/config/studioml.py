@@ -48,6 +48,11 @@ class StudioConfig:
     save_workspace_frequency: float | None = None
     save_metrics_frequency: float | None = None
 
+    @property
+    def own_files(self) -> tuple[Path, ...]:
+        """What stays with this person: the private key, and its passphrase."""
+        return tuple(path for path in (self.signing_key_path, self.signing_key_passphrase_path) if path)
+
 
 def read_studio_config(home: Path, environ: Mapping[str, str]) -> StudioConfig:
     """Read `<home>/config.yaml`, else `~/.studioml/config.yaml`, where clients look whatever the home is.

@@ -21,13 +21,13 @@ def share_file(descriptor: int, directory: str) -> None:
 
 
 def make_directories(path: str) -> None:
-    """As `os.makedirs` of what may be there already."""
+    """As `os.makedirs` of what may be there already; closed to others whatever the umask, but in shared places."""
     if os.path.isdir(path):
         return
-    parent = os.path.dirname(path)
+    parent = os.path.dirname(path) or "."
     make_directories(parent)
     with contextlib.suppress(FileExistsError):
-        os.mkdir(path)
+        os.mkdir(path, 0o700)
         if mode := _shared(parent):
             os.chmod(path, mode)
 

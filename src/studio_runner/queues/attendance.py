@@ -8,6 +8,7 @@ import time
 from dataclasses import dataclass, field
 
 from studio_runner.errors import BrokerError
+from studio_runner.process.modes import make_directories
 from studio_runner.queues.caretaker import Caretaker
 from studio_runner.queues.claims import Claims
 from studio_runner.queues.complaints import Complaints
@@ -49,7 +50,7 @@ class Attendance:
     def start(self, group: asyncio.TaskGroup) -> None:
         """BrokerError when nothing can be written under the root."""
         try:
-            self._root.root.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_directories(str(self._root.root))
             self._heartbeat.start()
         except OSError as error:
             self.watch.close()

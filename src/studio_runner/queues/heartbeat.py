@@ -14,6 +14,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from studio_runner.process.modes import make_directories, share_file
 from studio_runner.queues.complaints import Complaints
 from studio_runner.queues.layout import names_in
 
@@ -65,9 +66,11 @@ class Heartbeat:
 
     def start(self) -> None:
         """Make the file (again, when somebody believed us dead and cleaned up)."""
-        self._file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_directories(str(self._file.parent))
         unfinished = self._file.with_name(f".{self.owner}")
-        unfinished.write_text(json.dumps(asdict(ProcessMark.own())))
+        with unfinished.open("w") as file:
+            share_file(file.fileno(), str(self._file.parent))
+            file.write(json.dumps(asdict(ProcessMark.own())))
         unfinished.rename(self._file)
 
     def beat(self) -> None:

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from studio_runner.messages.naming import is_called
+from studio_runner.process.modes import make_directories
 from studio_runner.queues import moves
 from studio_runner.queues.base import DeadLetter, QueueStatus
 from studio_runner.queues.caretaker import remove_unused
@@ -46,7 +47,7 @@ def revive(place: QueuePlace, name: str | None) -> int:
         if name not in (None, path.name):
             continue
         fresh = MessageName.parse(path.name)._replace(attempts=0)
-        place.messages.mkdir(parents=True, exist_ok=True)
+        make_directories(str(place.messages))
         if moves.put_back(place, path, fresh):
             revived += 1
             _reason_file(path).unlink(missing_ok=True)

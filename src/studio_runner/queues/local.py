@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import Self, TypeVar
 
 from studio_runner.errors import BrokerError
+from studio_runner.process.modes import make_directories
 from studio_runner.queues import keeping, moves
 from studio_runner.queues.attendance import Attendance, LocalQueueOptions
 from studio_runner.queues.base import DeadLetter, Gate, QueueStatus
@@ -118,8 +119,7 @@ class LocalBroker:
         return await self._keep("deleting the queue", queue, keeping.remove)
 
     def _make(self, place: QueuePlace) -> None:
-        self._place.root.mkdir(mode=0o700, parents=True, exist_ok=True)
-        place.messages.mkdir(exist_ok=True)
+        make_directories(str(place.messages))
 
     async def _keep(self, doing: str, queue: str, work: Callable[[QueuePlace], Kept]) -> Kept:
         place = self._place.queue(queue)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from studio_runner.errors import BrokerError
-from studio_runner.process.modes import share_file
+from studio_runner.process.modes import make_directories, share_file
 from studio_runner.queues.layout import REASON_SUFFIX, DelayedName, MessageName, QueuePlace
 
 log = logging.getLogger(__name__)
@@ -35,7 +35,7 @@ def move(source: Path, target: Path) -> bool:
         if not source.exists():
             # Over NFS a rename that was answered twice says "not found" although it was ours.
             return target.exists()
-        target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_directories(str(target.parent))
         return _second_try(source, target)
     return True
 
@@ -83,8 +83,8 @@ def set_aside(place: QueuePlace, source: Path, message: MessageName, parting: Pa
 
 def write_whole(scratch: Path, target: Path, content: bytes) -> None:
     """Write a file that is on the disk, and whole, before anybody sees it under its name."""
-    scratch.mkdir(mode=0o700, parents=True, exist_ok=True)
-    target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make_directories(str(scratch))
+    make_directories(str(target.parent))
     temporary = scratch / uuid.uuid4().hex
     try:
         with temporary.open("xb") as file:

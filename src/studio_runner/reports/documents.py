@@ -87,15 +87,23 @@ class DirectoryDocuments:
     def _lock(self) -> Iterator[None]:
         name = self._root / ".lock"
         try:
-            descriptor = os.open(name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            descriptor = os.open(name, os.O_RDWR | os.O_CLOEXEC)
         except FileNotFoundError:
-            self._root.mkdir(parents=True, exist_ok=True, mode=0o700)
-            descriptor = os.open(name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            descriptor = self._new_lock(name)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
             yield
         finally:
             os.close(descriptor)
+
+    def _new_lock(self, name: Path) -> int:
+        make_directories(str(self._root))
+        try:
+            descriptor = os.open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        except FileExistsError:  # somebody was faster
+            return os.open(name, os.O_RDWR | os.O_CLOEXEC)
+        share_file(descriptor, str(self._root))
+        return descriptor
 
     def _walk(self, directory: Path) -> Iterator[tuple[str, bytes]]:
         try:

@@ -88,7 +88,8 @@ class Attempt:
                     outcome = self._shown(of_reason(Reason.SYSTEM_ERROR, f"({type(error).__name__}: {error})"))
                     await self._report_unstarted(outcome)
                 await self._settle(outcome)
-            log.info("%s: %s", outcome.reason, outcome.sentence)
+            level = logging.WARNING if outcome.settle is Settle.DEAD else logging.INFO
+            log.log(level, "%s: %s", outcome.reason, outcome.sentence)
             return outcome
 
     def _secrets(self) -> frozenset[str]:

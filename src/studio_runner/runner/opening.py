@@ -25,6 +25,7 @@ from studio_runner.process.cgroups.groups import Groups, opened_groups, room_for
 from studio_runner.process.cgroups.hierarchy import Found, find, switched_off
 from studio_runner.process.diskwatch import DiskWatch
 from studio_runner.process.environ import clean_environment
+from studio_runner.process.modes import make_directories
 from studio_runner.process.spawn import Spawner
 from studio_runner.process.treewatch import TreeWatch
 from studio_runner.reports.base import Reporter, Reports
@@ -51,8 +52,9 @@ async def opened_host(
     is the program's."""
     secrets = secrets or Secrets()
     places = settings.places
-    for place in (places.working_dir, places.cache_dir, places.store):
+    for place in (places.working_dir, places.cache_dir):
         place.mkdir(parents=True, exist_ok=True, mode=0o700)
+    make_directories(str(places.store / "experiments"))
     with (
         occupied(places.working_dir, identity.runner) as premises,
         closing(Replays(places.working_dir)) as replays,

@@ -20,6 +20,7 @@ from studio_runner.errors import (
     ExperimentError,
     KeyFileError,
     ObjectNotFoundError,
+    RejectedError,
     StudioRunnerError,
 )
 from studio_runner.machine.gpus.pool import Pool
@@ -79,10 +80,8 @@ async def examine(body: bytes, here: Here, queue: str = "") -> AsyncIterator[Fin
 
 
 def _unread(error: ExperimentError | None) -> Finding:
-    hint = error.hint if error else None
-    return problem(
-        "message", str(error), hint or "Correct the value; docs/reference/messages.md says what is accepted."
-    )
+    page = "docs/how-to/encrypt-and-sign.md" if isinstance(error, RejectedError) else "docs/reference/messages.md"
+    return problem("message", str(error), (error and error.hint) or f"{page} says what is accepted.")
 
 
 def _resources(request: Request, here: Here) -> Iterator[Finding]:

@@ -152,15 +152,12 @@ HINT = "docs/how-to/encrypt-and-sign.md says how keys are made."
 
 
 def private_content(path: Path) -> bytes:
-    """What is in a file that only its owner may read; KeyFileError when others may, or when it is not there."""
+    """What is in a file with a private key that only its owner may read; KeyFileError when others may, when it is
+    not there, and for a public half, whose mode says nothing."""
     content, status = _readable(path)
-    if status.st_mode & _READ_BY_OTHERS:
-        mode = stat.S_IMODE(status.st_mode)
-        raise KeyFileError(
-            f"The key file {path} can be used by others (mode {mode:04o})",
-            hint=f"chmod 600 {path}, and make a new key.",
-        )
-    _check_owner(path, status)
+    if _is_open(status) and b"PRIVATE KEY" not in content:
+        raise KeyFileError(f"The key file {path} holds no private key", hint="Is it the public half of the pair?")
+    _check_closed(path, status, "key")
     return content
 
 
@@ -173,14 +170,30 @@ def public_content(path: Path) -> bytes:
 
 def passphrase_in(path: Path) -> bytes:
     """What a file with a passphrase holds, without the end of its line; KeyFileError as for a private key."""
-    return private_content(path).rstrip(b"\r\n")
+    content, status = _readable(path, "passphrase")
+    _check_closed(path, status, "passphrase")
+    return content.rstrip(b"\r\n")
 
 
-def _readable(path: Path) -> tuple[bytes, os.stat_result]:
+def _readable(path: Path, kind: str = "key") -> tuple[bytes, os.stat_result]:
     try:
         return key_content(path)
     except OSError as error:
-        raise KeyFileError(f"The key file {path} cannot be read: {error.strerror}", hint=HINT) from error
+        raise KeyFileError(f"The {kind} file {path} cannot be read: {error.strerror}", hint=HINT) from error
+
+
+def _is_open(status: os.stat_result) -> bool:
+    return bool(status.st_mode & _READ_BY_OTHERS)
+
+
+def _check_closed(path: Path, status: os.stat_result, kind: str) -> None:
+    if _is_open(status):
+        mode = stat.S_IMODE(status.st_mode)
+        raise KeyFileError(
+            f"The {kind} file {path} can be used by others (mode {mode:04o})",
+            hint=f"chmod 600 {path}, and make a new {kind}.",
+        )
+    _check_owner(path, status)
 
 
 def key_content(path: Path) -> tuple[bytes, os.stat_result]:
