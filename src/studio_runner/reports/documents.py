@@ -219,7 +219,7 @@ def _read(path: Path) -> bytes | None:
         if not stat.S_ISREG(found.st_mode) or found.st_size > LARGEST:
             return None
         with os.fdopen(descriptor, "rb", buffering=0, closefd=False) as file:
-            return file.read()
+            return file.read(found.st_size)  # it may grow
     finally:  # `fdopen` takes no directory, and leaves it open
         os.close(descriptor)
 

@@ -6,7 +6,6 @@ It answers as well, in words that can be relied upon, whether there is such an i
 import contextlib
 import hashlib
 import http.client
-import json
 import re
 import urllib.error
 import urllib.request
@@ -19,6 +18,7 @@ from urllib.parse import urlencode, urlsplit
 from studio_runner.environments.images.logins import Login
 from studio_runner.environments.images.reference import DOCKER_HUB, Reference
 from studio_runner.errors import EnvironmentFailedError, EnvironmentUnavailableError, UnauthorisedError
+from studio_runner.messages.jsontext import loads
 
 SILENCE = 10.0
 """Seconds without an answer after which a registry counts as down."""
@@ -125,8 +125,8 @@ class Inquiry:
 
 def _token(body: bytes) -> str:
     """Of the service that a registry sends its clients to; "" when it gave none."""
-    with contextlib.suppress(ValueError, AttributeError):
-        document = json.loads(body)
+    with contextlib.suppress(ValueError, AttributeError, RecursionError):
+        document = loads(body)
         if isinstance(token := document.get("token") or document.get("access_token"), str):
             return token
     return ""
