@@ -6,6 +6,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from studio_runner.messages.credentials import secrets_in
+from studio_runner.messages.crowds import has_too_many_secrets
 from studio_runner.messages.jsontext import loads, too_deep
 from studio_runner.messages.request import Config
 
@@ -47,4 +48,6 @@ def _document(body: bytes) -> Mapping[str, Any]:
         document = loads(body)
     except (ValueError, RecursionError):
         return {}
-    return document if isinstance(document, dict) and not too_deep(body, document) else {}
+    if not isinstance(document, dict) or too_deep(body, document) or has_too_many_secrets(document, body):
+        return {}
+    return document
