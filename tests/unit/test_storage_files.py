@@ -63,6 +63,16 @@ def test_keys_that_lead_out_are_refused(store: FileStore, root: Path, key: str):
     assert os.listdir(root) == []
 
 
+@pytest.mark.parametrize("end", [b"", b"end"])
+def test_zeros_take_no_disk(store: FileStore, root: Path, end: bytes):
+    pieces = [b"begin", *[bytes(1 << 20)] * 50, end]
+    info = store.write("a", pieces)
+    status = (root / "a").stat()
+    assert (info.size, status.st_size) == (5 + (50 << 20) + len(end),) * 2
+    assert status.st_blocks * 512 < 2 << 20
+    assert read(store, "a") == b"".join(pieces)
+
+
 def test_a_linked_lock_makes_no_file_elsewhere(store: FileStore, root: Path, tmp_path: Path):
     (root / ".studio-runner-lock").symlink_to(tmp_path / "made")
     with pytest.raises(StorageUnavailableError):
