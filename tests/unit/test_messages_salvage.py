@@ -41,6 +41,7 @@ def test_a_key_is_not_salvaged_from_what_is_nested_too_deep_to_be_written_again(
 CROWDS = {
     "under their names": lambda count: [{"password": f"canary-{number}"} for number in range(count)],
     "in one text": lambda count: " ".join(f"http://u:canary-{number}@host" for number in range(count)),
+    "as names": lambda count: "".join(f" //canary-that-is-no-secret-{number}@host" for number in range(count)),
 }
 
 
@@ -48,10 +49,17 @@ CROWDS = {
 def test_a_message_with_more_secrets_than_anybody_can_look_for_is_refused_and_nothing_of_it_is_told(crowd):
     """Looking for those of one message would keep a runner from all others."""
     experiment = {"key": "k", "artifacts": {"_singularity": {"qualified": "docker://busybox"}}}
-    refused = body(experiment, {"x": crowd(2001)})
-    with pytest.raises(InvalidMessageError, match="found more than 2000 secrets, accepted is at most 2000"):
+    refused = body(experiment, {"x": crowd(2001)}).replace(b" //", b" \\u003a\\u002f\\u002f")
+    with pytest.raises(InvalidMessageError, match="found more than 2000 secrets, or 100000 addresses"):
         parse_request(refused)
     assert salvaged_experiment(refused) is None
     assert salvaged_config(refused) is None
     assert salvaged_secrets(refused) == frozenset()
-    assert len(secrets_of(parse_request(body(experiment, {"x": crowd(2000)})))) == 2000
+    accepted = body(experiment, {"x": crowd(2000)}).replace(b" //", b" \\u003a\\u002f\\u002f")
+    assert len(secrets_of(parse_request(accepted))) == 2000
+
+
+def test_a_message_of_nothing_but_addresses_is_refused():
+    """The same one a hundred thousand times over."""
+    with pytest.raises(InvalidMessageError, match="or 100000 addresses"):
+        parse_request(body({"key": "k"}, {"x": "http://u:canary-1@host " * 100_001}))

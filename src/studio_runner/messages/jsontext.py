@@ -70,18 +70,18 @@ def loads(body: bytes) -> Any:
 
 def too_many(body: bytes) -> bool:
     """True when `body`, be it JSON or not, spells more than MOST_VALUES values."""
-    if signs(body) <= MOST_VALUES:  # nearly always, and the strings need not be found for that
+    if _signs(body) <= MOST_VALUES:  # nearly always, and the strings need not be found for that
         return False
     count = tokens = 0
     for stretch in _STRETCH.finditer(body.replace(b"\\\\", b"").replace(b'\\"', b"")):
-        count += signs(_STRINGS.sub(b"", stretch[0]))
+        count += _signs(_STRINGS.sub(b"", stretch[0]))
         if max(count, tokens // 2) > MOST_VALUES:
             return True
         tokens += _TOKENS
     return False
 
 
-def signs(body: bytes) -> int:
+def _signs(body: bytes) -> int:
     """How many of the signs that stand before every value but the first are there; text of strings included."""
     return sum(map(body.count, _SIGNS))
 
