@@ -17,6 +17,7 @@ from fuzz.target import noise
 from studio_runner.errors import ArtifactInvalidError, DiskExceededError, StorageUnavailableError
 from studio_runner.storage.archive import Unpacker, pack
 from studio_runner.storage.budget import DiskBudget
+from studio_runner.storage.document import document_in
 from studio_runner.storage.extract import ARTIFACT
 from studio_runner.storage.tar import Member, encode, padding
 
@@ -66,6 +67,7 @@ def check(data: bytes) -> None:
     made = picks.flag()
     step = 1 + picks.below(2048)
     archive = _archive(picks) if made else picks.rest()
+    assert len(document_in(archive, "b", BUDGET)) <= BUDGET
     root = Path(tempfile.mkdtemp(dir=_MEMORY if _MEMORY.is_dir() else None))
     try:
         _unpack(archive, step, root)

@@ -49,7 +49,8 @@ class _Overview:
 
     def __init__(self) -> None:
         self.drained = False
-        self.daemon = SimpleNamespace(drain=self._drain, host=SimpleNamespace(secrets=Secrets()))
+        settings = SimpleNamespace(experiments=SimpleNamespace(output_limit=1 << 20))
+        self.daemon = SimpleNamespace(drain=self._drain, host=SimpleNamespace(secrets=Secrets(), settings=settings))
         self.records = Records.in_directory(Path(_place.name))
 
     def _drain(self) -> None:

@@ -14,6 +14,8 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from studio_runner.storage.tar import Member, encode
+
 COMMAND = Path(sys.executable).parent / "studio-runner"
 PATIENCE = 120
 TOKEN = "open-sesame"
@@ -249,6 +251,16 @@ def test_a_waiting_experiment_is_taken_off_its_queue(runner):
     assert answer.json() == {"key": key, "outcome": "withdrawn"}
     assert runner.experiment(key)["status"] == "stopped"
     assert runner.http.get(f"/api/v1/experiments/{key}/output").status_code == 404
+
+
+def test_stored_output_that_claims_to_be_huge_is_refused(runner):
+    key = runner.submit("quick.py")
+    stored = runner.until_over(key)["record"]["stored"]["output"]["address"]
+    path = Path(stored.removeprefix("file://"))
+    path.write_bytes(encode(Member(b"output", b"0", 0o644, 1 << 40, 0)) + bytes(512))
+    answer = runner.http.get(f"/api/v1/experiments/{key}/output")
+    assert answer.status_code == 507
+    assert answer.json()["error"] == f"The artifact 'output' of experiment {key} has more than 1 GB"
 
 
 def test_lists_are_filtered_and_paged(runner):

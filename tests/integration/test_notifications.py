@@ -129,6 +129,14 @@ async def test_slack_says_no_in_its_answer(listener, tmp_path, monkeypatch, capl
     assert "hunter2" not in caplog.text
 
 
+async def test_an_answer_that_is_nested_deep_is_none(listener, tmp_path, monkeypatch):
+    monkeypatch.setattr(opening, "SLACK_API", listener.url)
+    listener.answers = [web.Response(text='{"ok":' + "[" * 4000)]
+    async with reporting(tmp_path, slack_token="xoxb-hunter2") as report:
+        await report(Started(subject(), 1.0), ended(subject()))
+    assert len(listener.received) == 2
+
+
 async def test_what_may_pass_is_tried_again_in_order(listener, tmp_path):
     listener.answers = [web.Response(status=503), web.Response(status=429, headers={"Retry-After": "0"})]
     async with reporting(tmp_path, webhooks=[listener.url]) as report:

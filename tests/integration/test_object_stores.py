@@ -9,8 +9,9 @@ import socket
 import ssl
 import subprocess
 import time
+import tracemalloc
 from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -31,9 +32,18 @@ from studio_runner.errors import (
     StorageUnavailableError,
     UnauthorisedError,
 )
-from studio_runner.messages.artifact import AwsCredentials, Credentials, JwtCredentials, Location, PlainCredentials
+from studio_runner.messages.artifact import (
+    Artifact,
+    AwsCredentials,
+    Credentials,
+    JwtCredentials,
+    Location,
+    PlainCredentials,
+)
 from studio_runner.storage.access import Access
 from studio_runner.storage.base import CHUNK, ObjectInfo, Precondition, Store, remote
+from studio_runner.storage.budget import DiskBudget
+from studio_runner.storage.fetch import fetch
 from studio_runner.storage.objects.bucket import Bucket
 from studio_runner.storage.objects.client import Call, Client
 from studio_runner.storage.objects.google import OwnToken
@@ -544,6 +554,53 @@ async def test_simple_web_servers_do(path: str):
         there = remote(store)
         assert there is not None
         assert await there.read_range(key, 10, 20, info.etag) == b"x" * 10
+
+
+@asynccontextmanager
+async def endless_server(asked: list[str | None]) -> AsyncIterator[str]:
+    """Has a file of 96 MiB and an etag, and sends all of it, whatever range is asked for."""
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        asked.append(request.headers.get("range"))
+        response = web.StreamResponse(headers={"etag": '"x"', "content-length": str(96 << 20)})
+        await response.prepare(request)
+        with suppress(ConnectionError):
+            for _ in range(96):
+                await response.write(bytes(1 << 20))
+        return response
+
+    app = web.Application()
+    app.router.add_get("/{path:.*}", answer)
+    runner = web.AppRunner(app, shutdown_timeout=0.1)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    try:
+        yield f"http://127.0.0.1:{runner.addresses[0][1]}"
+    finally:
+        await runner.cleanup()
+
+
+async def test_a_server_that_knows_no_ranges_is_asked_once(tmp_path: Path):
+    """Asked for every part by itself it would send the whole file for each."""
+    asked: list[str | None] = []
+    async with endless_server(asked) as server, web_store(f"{server}/file.bin") as (store, key):
+        artifact = Artifact(qualified=f"{server}/file.bin", mutable=False, unpack=False)
+        await fetch(artifact, store, key, tmp_path, DiskBudget(None))
+    assert asked == [None]
+    assert (tmp_path / "file.bin").stat().st_size == 96 << 20
+
+
+async def test_what_stands_before_a_range_is_not_kept():
+    async with endless_server([]) as server, web_store(f"{server}/file.bin") as (store, key):
+        there = remote(store)
+        assert there is not None
+        tracemalloc.start()
+        try:
+            assert await there.read_range(key, 95 << 20, (95 << 20) + 10, '"x"') == bytes(10)
+            _, most = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+    assert most < 48 << 20
 
 
 async def test_passwords_and_tokens_of_web_servers():

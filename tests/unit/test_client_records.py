@@ -8,7 +8,7 @@ import pytest
 
 from studio_runner.client.lookup import find
 from studio_runner.client.view import Details, status, summary
-from studio_runner.errors import NotFoundError
+from studio_runner.errors import NotFoundError, StorageUnavailableError
 from studio_runner.reports.documents import DirectoryDocuments, StoreDocuments
 from studio_runner.reports.records import Record, Records, without_credentials
 from studio_runner.storage.base import Precondition
@@ -199,3 +199,58 @@ async def test_a_directory_in_the_place_of_a_record_is_none_and_not_left_open(tm
     before = os.listdir("/proc/self/fd")
     assert await records.read("k1") is None
     assert os.listdir("/proc/self/fd") == before
+
+
+@pytest.fixture
+def shared(tmp_path):
+    """A database that others may write into, beside what they may not."""
+    (tmp_path / "db" / "experiments").mkdir(parents=True)
+    (tmp_path / "private").write_text('{"key": "private"}')
+    return tmp_path / "db"
+
+
+async def test_a_link_in_the_place_of_a_record_shows_nothing_and_is_replaced(shared, tmp_path):
+    link = shared / "experiments" / "k1"
+    link.symlink_to(tmp_path / "private")
+    records = Records(DirectoryDocuments(shared))
+    assert await records.read("k1") is None
+    assert await records.list() == []
+    await records.update("k1", {"status": "running"})
+    assert json.loads(link.read_text()) == {"key": "k1", "status": "running"}
+    assert not link.is_symlink()
+
+
+@pytest.mark.parametrize("trap", [lambda path, target: path.symlink_to(target), lambda path, _: os.mkfifo(path)])
+async def test_nothing_is_written_through_what_lies_where_a_record_is_made(shared, tmp_path, trap):
+    trap(shared / "experiments" / ".new", tmp_path / "private")
+    await Records(DirectoryDocuments(shared)).create(experiment("k1"))
+    assert json.loads((shared / "experiments" / "k1").read_text())["key"] == "k1"
+    assert (tmp_path / "private").read_text() == '{"key": "private"}'
+
+
+async def test_a_linked_directory_leads_nobody_out_of_the_database(shared, tmp_path):
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "k1").write_text('{"key": "k1"}')
+    (shared / "experiments").rmdir()
+    (shared / "experiments").symlink_to(outside)
+    records = Records(DirectoryDocuments(shared))
+    assert await records.read("k1") is None
+    with pytest.raises(StorageUnavailableError, match="a link leads out of the database"):
+        await records.create(experiment("k2"))
+    assert os.listdir(outside) == ["k1"]
+
+
+async def test_a_linked_lock_makes_no_file_elsewhere(shared, tmp_path):
+    (shared / ".lock").symlink_to(tmp_path / "made")
+    with pytest.raises(StorageUnavailableError):
+        await Records(DirectoryDocuments(shared)).create(experiment("k1"))
+    assert not (tmp_path / "made").exists()
+
+
+async def test_a_database_may_itself_be_linked(shared, tmp_path):
+    (tmp_path / "linked").symlink_to(shared)
+    records = Records(DirectoryDocuments(tmp_path / "linked"))
+    await records.create(experiment("k1"))
+    assert (await records.read("k1")).document["key"] == "k1"
+    assert [record.key for record in await records.list()] == ["k1"]

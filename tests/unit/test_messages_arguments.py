@@ -125,6 +125,14 @@ def test_a_hostile_argument_takes_no_longer_than_any_other(element):
     assert len(script_arguments([element])) == 1
 
 
+def test_what_no_program_could_be_started_with_is_not_read():
+    """Tens of megabytes of single letters would be gigabytes of words."""
+    long = "a " * 600_000
+    assert script_arguments([long]) == (long,)
+    half = "a " * 300_000
+    assert script_arguments([half, half, "b c"]) == (*["a"] * 300_000, half, "b c")
+
+
 def test_a_few_letters_do_not_stand_for_gigabytes():
     with pytest.raises(InvalidMessageError, match=r"\$\.config\.env\.X") as refused:
         expand({"X": "%LONG%" * 200}, {"LONG": "x" * 10_000})

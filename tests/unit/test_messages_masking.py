@@ -15,7 +15,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from studio_runner.messages.credentials import is_telling, secrets_in, secrets_of
-from studio_runner.messages.masking import REMEMBERED, SHOWN, Masker, Secrets, Stream
+from studio_runner.messages.masking import HEAD, REMEMBERED, SHOWN, Masker, Secrets, Stream, merged
 from studio_runner.messages.request import parse_request
 
 SECRET = "canary/Not+a=Real&Secret"
@@ -350,6 +350,33 @@ def test_secret_arguments_are_known_also_where_a_message_cannot_be_read() -> Non
 
 def test_a_message_may_have_no_secrets():
     assert secrets_of(parse_request(b'{"experiment": {"key": "k"}}')) == frozenset()
+
+
+@given(
+    st.lists(st.text("ab\u00e9", max_size=6), min_size=1, max_size=8),
+    st.text("ab\u00e9 ", max_size=40),
+    st.lists(st.integers(0, 80)),
+)
+def test_secrets_that_begin_alike_are_hidden_as_each_would_be(ends: list[str], text: str, cuts: list[int]) -> None:
+    head = "CanaryNotASecret"
+    assert len(head) == HEAD
+    known = [head + end for end in ends]
+    data = text.replace("a ", head).encode()
+    masker = Masker(known)
+
+    each = merged(span for one in known for span in Masker([one]).spans(data))
+    assert list(masker.spans(data)) == list(each)
+    streamed = in_pieces(masker.stream(), data, cuts)
+    for begin, end in each:
+        assert not streamed[begin + SHOWN : end].strip(b"*")
+
+
+def test_thousands_of_secrets_that_begin_alike_keep_nobody_busy():
+    """A script may print that beginning again and again; an hour of looking, if each were looked at."""
+    masker = Masker(f"CanaryNotASecret{number:05}" for number in range(20_000))
+    shown = masker.blank(b"CanaryNotASecret zzz\n" * 20_000 + b"CanaryNotASecret00007")
+    assert b"Canary" not in shown
+    assert shown.endswith(b" zzz\n" + b"*" * 21)
 
 
 def test_a_secret_that_repeats_itself_is_hidden_to_its_end_in_pieces():

@@ -559,6 +559,7 @@ def test_a_number_without_a_value_behind_a_million_others_costs_no_memory():
         ({"pythonenv": ["a"] * 10_001}, {}, "$.experiment.pythonenv"),
         ({"pythonenv": ["a" * 20_000]}, {}, "$.experiment.pythonenv"),
         ({"pythonenv": ["a" * 10_000] * 200}, {}, "$.experiment.pythonenv"),
+        ({"args": ["a" * 10_000] * 200}, {}, "$.experiment.args"),
         ({}, {"pip": ["a" * 20_000]}, "$.config.pip"),
         ({}, {"env": {"A": "x" * 600_000, "B": "x" * 600_000}}, "$.config.env"),
         ({}, {"env": {str(number): "x" for number in range(10_001)}}, "$.config.env"),

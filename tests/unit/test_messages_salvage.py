@@ -4,7 +4,10 @@ import json
 
 import pytest
 
-from studio_runner.messages.salvage import salvaged_config, salvaged_experiment
+from studio_runner.errors import InvalidMessageError
+from studio_runner.messages.credentials import secrets_of
+from studio_runner.messages.request import parse_request
+from studio_runner.messages.salvage import salvaged_config, salvaged_experiment, salvaged_secrets
 
 DATABASE = {"type": "s3", "endpoint": "http://h", "bucket": "meta"}
 
@@ -33,3 +36,30 @@ def test_where_nothing_can_be_read_there_is_nothing(content):
 def test_a_key_is_not_salvaged_from_what_is_nested_too_deep_to_be_written_again():
     deep = b'{"experiment":{"key":"k","x":' + b"[" * 900 + b"]" * 900 + b"}}"
     assert salvaged_experiment(deep) is None
+
+
+CROWDS = {
+    "under their names": lambda count: [{"password": f"canary-{number}"} for number in range(count)],
+    "in one text": lambda count: " ".join(f"http://u:canary-{number}@host" for number in range(count)),
+    "as names": lambda count: "".join(f" //canary-that-is-no-secret-{number}@host" for number in range(count)),
+}
+
+
+@pytest.mark.parametrize("crowd", CROWDS.values(), ids=CROWDS)
+def test_a_message_with_more_secrets_than_anybody_can_look_for_is_refused_and_nothing_of_it_is_told(crowd):
+    """Looking for those of one message would keep a runner from all others."""
+    experiment = {"key": "k", "artifacts": {"_singularity": {"qualified": "docker://busybox"}}}
+    refused = body(experiment, {"x": crowd(2001)}).replace(b" //", b" \\u003a\\u002f\\u002f")
+    with pytest.raises(InvalidMessageError, match="found more than 2000 secrets, or 100000 addresses"):
+        parse_request(refused)
+    assert salvaged_experiment(refused) is None
+    assert salvaged_config(refused) is None
+    assert salvaged_secrets(refused) == frozenset()
+    accepted = body(experiment, {"x": crowd(2000)}).replace(b" //", b" \\u003a\\u002f\\u002f")
+    assert len(secrets_of(parse_request(accepted))) == 2000
+
+
+def test_a_message_of_nothing_but_addresses_is_refused():
+    """The same one a hundred thousand times over."""
+    with pytest.raises(InvalidMessageError, match="or 100000 addresses"):
+        parse_request(body({"key": "k"}, {"x": "http://u:canary-1@host " * 100_001}))

@@ -43,6 +43,21 @@ def test_a_message_too_large_is_not_read(tmp_path):
     assert read_message(tmp_path / "a").body is None
 
 
+def test_a_message_that_grows_meanwhile_is_read_as_long_as_it_was(tmp_path, monkeypatch):
+    path = tmp_path / "a"
+    path.write_bytes(b"hello")
+    look = os.fstat
+
+    def look_and_write(descriptor):
+        status = look(descriptor)
+        with path.open("ab") as file:
+            file.write(b" and much more")
+        return status
+
+    monkeypatch.setattr(os, "fstat", look_and_write)
+    assert read_message(path).body == b"hello"
+
+
 @settings(max_examples=25)
 @given(
     st.recursive(

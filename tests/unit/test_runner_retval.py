@@ -51,6 +51,7 @@ async def test_newer_completion_services_find_their_one_file(delivered, said):
         ("studioml==0.0.38.post5", "./retval"),
         ("studioml-cs==0.0.48", "./retval"),
         ("-e git+https://example.com/studio@1f2e#egg=studioml", "retval"),
+        pytest.param("studioml==0.0." + "9" * 5000, "./retval", id="a release of thousands of digits"),
     ],
 )
 async def test_older_completion_services_find_their_one_file(delivered, line, name):

@@ -11,6 +11,7 @@ import pytest
 from studio_runner.messages.artifact import Artifact
 from studio_runner.runner.artifacts import STATUS_LIMIT, Place, StopWatch
 from studio_runner.storage.base import ObjectInfo
+from studio_runner.storage.tar import PAX, Member, encode
 
 STOPPED = json.dumps({"key": "k", "status": "stopped"}).encode()
 
@@ -67,3 +68,27 @@ async def test_a_bomb_is_not_unpacked(pack):
 @pytest.mark.parametrize("body", [b"", b"[" * 100_000, b"\x1f\x8bnot gzip", b"BZh9", archive(STOPPED)[:300]])
 async def test_what_cannot_be_read_asks_for_nothing(body):
     assert await asked(Answering([body])) is False
+
+
+def extension(kind, content):
+    return encode(Member(b"x", kind, 0o644, len(content), 0)) + content + bytes(-len(content) % 512)
+
+
+@pytest.mark.parametrize(
+    "before",
+    [
+        pytest.param(extension(PAX, b"1" * 900_000), id="a length of 900,000 digits"),
+        pytest.param(extension(b"L", b"a") * 1000, id="a thousand long names for one file"),
+        pytest.param(encode(Member(b"x", b"Z", 0o644, -1024, 0)), id="a negative size"),
+        pytest.param(
+            extension(PAX, b"22 GNU.sparse.major=1\n22 GNU.sparse.minor=0\n"), id="a sparse file without a map"
+        ),
+    ],
+)
+async def test_no_archive_keeps_the_runner_busy_or_fails_the_experiment(before):
+    """Each of them costs hours, or an error, in Python's own reader of archives."""
+    assert await asked(Answering([before + archive(bytes(1024))])) is False
+
+
+async def test_what_stands_before_damage_counts():
+    assert await asked(Answering([archive(STOPPED)[:1024] + b"x" * 512])) is True

@@ -37,9 +37,10 @@ def test_a_body_that_only_looks_encoded_is_left_alone():
     assert received(outgoing(b"base64:AAAA", "")).body == b"base64:AAAA"
 
 
-def test_what_others_marked_as_encoded_and_is_not_is_left_alone():
+@pytest.mark.parametrize("text", ["base64:!", "base64:\N{LATIN SMALL LETTER E WITH ACUTE}", "base64:AAA"])
+def test_what_others_marked_as_encoded_and_is_not_is_left_alone(text):
     attributes = {ENCODING: {"DataType": "String", "StringValue": "base64"}}
-    assert received(outgoing(b"base64:!", ""), MessageAttributes=attributes).body == b"base64:!"
+    assert received(outgoing(text.encode(), ""), MessageAttributes=attributes).body == text.encode()
 
 
 def test_a_copy_keeps_identity_count_and_the_attributes_of_others():
@@ -63,7 +64,13 @@ def test_a_message_with_all_attributes_that_sqs_takes_has_no_room_for_ours():
     assert not received(outgoing(b"{}", ""), MessageAttributes=others).can_be_copied
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "null", "3", '{"attempts": "many"}', '{"history": 3}'])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "{", "[]", "null", "3", '{"attempts": "many"}', '{"history": 3}', "[" * 100_000),
+        *('{"attempts": 1e999}', '{"attempts": NaN}'),
+    ],
+)
 def test_a_note_that_cannot_be_read_counts_as_none(text):
     assert Note.parse(text) == Note()
 
@@ -71,6 +78,12 @@ def test_a_note_that_cannot_be_read_counts_as_none(text):
 @pytest.mark.parametrize("attempts", [-5, 0])
 def test_nobody_gets_a_larger_budget_by_a_note(attempts):
     assert Note.parse(f'{{"attempts": {attempts}}}').attempts == 0
+
+
+def test_a_count_that_cannot_be_written_again_is_as_many_as_matter():
+    note = Note.parse(f'{{"attempts": {"9" * 4300}}}')
+    assert note.attempts == 1_000_000
+    assert Note.parse(note.remembering("once more").text()).attempts == 1_000_000
 
 
 def test_a_note_survives_being_written():

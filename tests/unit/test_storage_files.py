@@ -15,6 +15,7 @@ from studio_runner.errors import (
 )
 from studio_runner.storage import draft as draft_module
 from studio_runner.storage import threads
+from studio_runner.storage.base import Precondition
 from studio_runner.storage.draft import STALE
 from studio_runner.storage.files import FileStore
 
@@ -60,6 +61,23 @@ def test_keys_that_lead_out_are_refused(store: FileStore, root: Path, key: str):
     with pytest.raises(ArtifactInvalidError, match="no key of an object"):
         store.remove(key)
     assert os.listdir(root) == []
+
+
+@pytest.mark.parametrize("end", [b"", b"end"])
+def test_zeros_take_no_disk(store: FileStore, root: Path, end: bytes):
+    pieces = [b"begin", *[bytes(1 << 20)] * 50, end]
+    info = store.write("a", pieces)
+    status = (root / "a").stat()
+    assert (info.size, status.st_size) == (5 + (50 << 20) + len(end),) * 2
+    assert status.st_blocks * 512 < 2 << 20
+    assert read(store, "a") == b"".join(pieces)
+
+
+def test_a_linked_lock_makes_no_file_elsewhere(store: FileStore, root: Path, tmp_path: Path):
+    (root / ".studio-runner-lock").symlink_to(tmp_path / "made")
+    with pytest.raises(StorageUnavailableError):
+        store.write("a", [b"x"], when=Precondition(None))
+    assert not (tmp_path / "made").exists()
 
 
 def test_links_that_lead_out_are_refused(store: FileStore, root: Path, tmp_path: Path):

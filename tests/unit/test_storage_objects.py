@@ -25,7 +25,7 @@ from studio_runner.storage.objects.bucket import Bucket
 from studio_runner.storage.objects.client import Call, Client
 from studio_runner.storage.objects.retry import PassingError, Patience, persist
 from studio_runner.storage.objects.signing import AWS, GOOGLE, Keys, Unsigned, encode_query, sign
-from studio_runner.storage.objects.versions import GOOGLE_VERSIONS, S3_VERSIONS
+from studio_runner.storage.objects.versions import GOOGLE_VERSIONS, S3_VERSIONS, size_of
 
 NOW = 1_700_000_000.0
 ABOUT = About("http://minio:9000", "data", "s3://minio:9000/data/a/b", "access key AKIA...", "read")
@@ -185,7 +185,18 @@ def test_whatever_comes_with_a_refusal_is_survived(body: bytes):
 
 def test_dates():
     assert http_date("Wed, 21 Oct 2015 07:28:00 GMT") == 1445412480.0
-    assert http_date("yesterday") == 0.0
+    for odd in (
+        "yesterday",
+        "Mon, 99999999999999999999 Jan 2020 00:00:00 GMT",
+        "0 Jan GMT 00:00:00 99999999999999 Jan",
+    ):
+        assert http_date(odd) == 0.0
+
+
+def test_a_size_that_no_object_has_is_none():
+    assert size_of({"content-length": "5"}) == 5
+    for odd in ("9" * 5000, "9" * 19, "-1", "", "*"):
+        assert size_of({"content-range": f"bytes 0-1/{odd}", "content-length": odd}) == -1
 
 
 # Listings
@@ -210,6 +221,14 @@ def test_names_that_are_not_encoded_are_taken_as_they_are():
     )
     assert page.next is None
     assert page.entries[0].key == "a+b%20"
+
+
+@pytest.mark.parametrize("crowd", ["<a/>" * 300_000, "<a " + " ".join(f'a{n}="1"' for n in range(300_000)) + "/>"])
+def test_an_answer_of_nothing_but_tags_is_not_read(crowd):
+    """Sixteen megabytes of them are half a gigabyte of elements, and seconds."""
+    body = f"<ListBucketResult>{crowd}<IsTruncated>false</IsTruncated></ListBucketResult>".encode()
+    with pytest.raises(StorageUnavailableError, match="no listing"):
+        listing(body)
 
 
 def test_a_page_of_something_else_is_no_listing():

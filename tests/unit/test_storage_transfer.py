@@ -361,6 +361,22 @@ async def test_notes_are_handed_on(setting: Setting):
     assert notes == ["pipe is left out: it is a socket, a pipe or a device"]
 
 
+async def test_few_notes_are_handed_on_and_each_once(setting: Setting):
+    """A script can make a million pipes, and an upload comes every few seconds."""
+    setting.directory.mkdir(parents=True)
+    for number in range(100):
+        os.mkfifo(setting.directory / f"pipe{number:03}")
+    notes: list[str] = []
+    upload = setting.upload(artifact(), note=notes.append)
+    for content in ("one", "two"):
+        (setting.directory / "file").write_text(content)
+        assert await upload.upload()
+    assert notes == [
+        *(f"pipe{number:03} is left out: it is a socket, a pipe or a device" for number in range(20)),
+        "there is more that is left out like this",
+    ]
+
+
 async def test_a_failed_upload_is_tried_again(setting: Setting, monkeypatch: pytest.MonkeyPatch):
     setting.directory.mkdir(parents=True)
     (setting.directory / "a").write_text("x")

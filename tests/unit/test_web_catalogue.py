@@ -73,6 +73,7 @@ async def test_what_is_no_record_is_passed_over(records, tmp_path, text):
     records("odd", text)
     records(".new", "{}")
     (tmp_path / "directory").mkdir()
+    os.mkfifo(tmp_path / "pipe")
     records("k")
     assert await keys(Catalogue(tmp_path)) == ["k"]
 

@@ -1,11 +1,17 @@
 import asyncio
 import os
+import tempfile
+import zlib
 
 import pytest
 
+from studio_runner.client.artifact_files import TooLargeError
+from studio_runner.client.opening import HereOpener
 from studio_runner.client.tail import View
 from studio_runner.errors import NotFoundError
 from studio_runner.messages.masking import Masker
+from studio_runner.reports.records import Record
+from studio_runner.storage.archive import pack_file
 from studio_runner.web import output
 
 VIEW = View(Masker())
@@ -91,3 +97,54 @@ def test_only_a_file_of_its_own_is_read(directory, tmp_path, change):
         output.open_output(directory)
     with pytest.raises(NotFoundError):
         output.live(directory, lambda: True, None, VIEW)
+
+
+@pytest.fixture
+def stored(tmp_path, monkeypatch):
+    """Makes a record of what lies in a store, and is unpacked into the directory `unpacked`."""
+    (tmp_path / "unpacked").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "unpacked"))
+
+    def make(archive):
+        path = tmp_path / "output.tar"
+        path.write_bytes(archive)
+        artifact = {"qualified": path.as_uri(), "mutable": True, "unpack": True}
+        return Record("k", {"artifacts": {"output": artifact}})
+
+    return make
+
+
+async def test_stored_output_is_read_and_leaves_nothing(stored, tmp_path):
+    file = await output.StoredOutputs(HereOpener(), 100).open(stored(pack_file("output", b"0123456789")))
+    assert os.listdir(tmp_path / "unpacked") == []
+    assert await content(output.whole(file, 3, VIEW)) == b"789"
+
+
+@pytest.mark.parametrize("squeezed", [bytes, lambda archive: zlib.compress(archive, wbits=31)])
+async def test_stored_output_is_not_unpacked_without_bound(stored, tmp_path, squeezed):
+    outputs = output.StoredOutputs(HereOpener(), 1000)
+    with pytest.raises(TooLargeError, match="'output' of experiment k has more than 1 KB") as caught:
+        await outputs.open(stored(squeezed(pack_file("output", bytes(5_000_000)))))
+    assert "studio-runner fetch k output" in caught.value.hint
+    assert os.listdir(tmp_path / "unpacked") == []
+
+
+async def test_so_many_stored_outputs_are_open_at_a_time(stored):
+    outputs, record = output.StoredOutputs(HereOpener(), 100), stored(pack_file("output", b"0123456789"))
+    answers = [output.whole(await outputs.open(record), None, VIEW) for _ in range(output.MOST_STORED)]
+    with pytest.raises(output.BusyError):
+        await outputs.open(record)
+    assert await content(answers.pop()) == b"0123456789"
+    (await outputs.open(record)).close()
+    for answer in answers:
+        await content(answer)
+
+
+async def test_answers_that_were_never_asked_for_count_for_nothing(stored):
+    outputs, record = output.StoredOutputs(HereOpener(), 100), stored(pack_file("output", b"0123456789"))
+    for _ in range(2 * output.MOST_STORED):
+        (await outputs.open(record)).close()
+    missing = Record("k", {"artifacts": {"output": {"qualified": "file:///nowhere/o.tar", "mutable": True}}})
+    for _ in range(2 * output.MOST_STORED):
+        with pytest.raises(NotFoundError):
+            await outputs.open(missing)

@@ -10,8 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from studio_runner.client.opening import Opener
-from studio_runner.errors import InvalidMessageError, NotFoundError, ObjectNotFoundError, StudioRunnerError
+from studio_runner.errors import (
+    DiskExceededError,
+    InvalidMessageError,
+    NotFoundError,
+    ObjectNotFoundError,
+    StudioRunnerError,
+)
 from studio_runner.messages.artifact import Artifact
+from studio_runner.messages.units import format_size
 from studio_runner.reports.records import Record
 from studio_runner.storage.base import ObjectInfo, Store
 from studio_runner.storage.budget import DiskBudget
@@ -21,6 +28,10 @@ OUTPUT = "output"
 METADATA = "_metadata"
 _METADATA_FOLDER = "metadata"
 """Beside the artifacts; a document for every attempt is in it."""
+
+
+class TooLargeError(StudioRunnerError):
+    """What is stored is more than is to be unpacked."""
 
 
 @dataclass(frozen=True)
@@ -39,13 +50,23 @@ async def stored(record: Record, opener: Opener) -> list[Stored]:
     return list(await asyncio.gather(*looks))
 
 
-async def fetch_artifact(record: Record, label: str, directory: Path, opener: Opener) -> None:
-    """Bring an artifact into `directory`; NotFoundError when there is none of that label, or nothing in it yet."""
+async def fetch_artifact(
+    record: Record, label: str, directory: Path, opener: Opener, most: int | None = None
+) -> None:
+    """Bring an artifact into `directory`; NotFoundError when there is none of that label, or nothing in it yet,
+    TooLargeError when it has more than `most` bytes."""
     artifact = _artifact(record, label)
     store, key = opener.open(artifact)
     if label == METADATA and await _fetch_documents(store, key, directory):
         return
-    if await fetch(artifact, store, key, directory, DiskBudget(None)) is None:
+    try:
+        info = await fetch(artifact, store, key, directory, DiskBudget(most))
+    except DiskExceededError as error:
+        raise TooLargeError(
+            f"The artifact {label!r} of experiment {record.key} has more than {format_size(most or 0)}",
+            hint=f"`studio-runner fetch {record.key} {label}` brings it to you, however much that is.",
+        ) from error
+    if info is None:
         raise NotFoundError(
             f"The artifact {label!r} of experiment {record.key} is not stored"
             + ("" if record.over else " yet: it is when the experiment is over, or at its next checkpoint")
@@ -73,12 +94,13 @@ async def read_document(record: Record, label: str, opener: Opener) -> bytes:
 
 
 @asynccontextmanager
-async def stored_output(record: Record, opener: Opener) -> AsyncIterator[Path | None]:
-    """The stored output as a file, or None when there is none; the file is gone when the context ends."""
+async def stored_output(record: Record, opener: Opener, most: int | None = None) -> AsyncIterator[Path | None]:
+    """The stored output as a file, or None when there is none; the file is gone when the context ends.
+    TooLargeError when the artifact has more than `most` bytes."""
     with tempfile.TemporaryDirectory(prefix="studio-runner-") as place:
         directory = Path(place) / OUTPUT
         try:
-            await fetch_artifact(record, OUTPUT, directory, opener)
+            await fetch_artifact(record, OUTPUT, directory, opener, most)
         except NotFoundError:
             yield None
             return

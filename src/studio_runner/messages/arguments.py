@@ -3,6 +3,9 @@
 import re
 from collections.abc import Iterable
 
+MOST_TEXT = 1 << 20
+"""Characters of all arguments that are read. The kernel starts no program with many more."""
+
 _TOKEN = re.compile(
     r"""
     (?P<blank> [ \t\n]+ )
@@ -22,11 +25,14 @@ def script_arguments(args: Iterable[str]) -> tuple[str, ...]:
     """The words that the elements of `experiment.args` spell, one after the other.
 
     POSIX quoting (XCU 2.2) and nothing else: no expansion, no operators, no comments. An element that does not
-    parse (an open quote, a lone backslash at the end) is one word as it stands; one without any word gives none.
+    parse (an open quote, a lone backslash at the end) is one word as it stands, and so is what comes after so many
+    characters as MOST_TEXT; one without any word gives none.
     """
     words: list[str] = []
+    left = MOST_TEXT
     for element in args:
-        words += _words(element)
+        left -= len(element)
+        words += _words(element) if left >= 0 else [element]
     return tuple(words)
 
 

@@ -17,8 +17,8 @@ MOST_MEMBERS = 10_000
 """Of artifacts, or of variables, in one message."""
 
 MOST_TEXT = 1 << 20
-"""Characters of all requirement lines, or of all variables, of one message. The kernel starts no program with more
-variables than that, and whoever reads lines reads them more than once."""
+"""Characters of all requirement lines, of all variables, or of all arguments, of one message. The kernel starts no
+program with more variables or arguments than that, and whoever reads lines reads them more than once."""
 
 LONGEST_LINE = 1 << 14
 """Characters of one requirement line."""
@@ -199,6 +199,11 @@ def _lines(value: object) -> object:
     return _of_sane_length(value, sum(lengths))
 
 
+def _words(value: object) -> object:
+    text = [word for word in value if isinstance(word, str)] if isinstance(value, list) else []
+    return _of_sane_length(or_empty_array(value), sum(map(len, text)))
+
+
 def _variables(value: object) -> object:
     text = [part for pair in value.items() for part in pair] if isinstance(value, dict) else []
     return _of_sane_length(or_empty_object(value), sum(len(part) for part in text if isinstance(part, str)))
@@ -216,7 +221,7 @@ def _or_empty_text(value: object) -> object:
 
 Text = Annotated[SystemText, BeforeValidator(_or_empty_text, json_schema_input_type=str | None)]
 Words = Annotated[
-    tuple[Word, ...], FailFast(), BeforeValidator(or_empty_array, json_schema_input_type=tuple[Word, ...] | None)
+    tuple[Word, ...], FailFast(), BeforeValidator(_words, json_schema_input_type=tuple[Word, ...] | None)
 ]
 Lines = Annotated[
     tuple[SystemText, ...],

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable
 from typing import Any
 
@@ -11,8 +12,22 @@ from studio_runner.messages.refusal import json_path
 MAX_DEPTH = 100
 """Levels of nesting. Real messages have seven; the rest of the program may recurse over what was read."""
 
+MOST_VALUES = 1_000_000
+"""Values in one document, names of members counted as well. Some megabytes of brackets become gigabytes of empty
+arrays, and seconds in which this process does nothing else."""
+
 _CONTAINERS = dict, list  # a tuple: a union would be made anew for every value that is looked at
+_SIGNS = (b",", b":", b"[", b"{")
+_STRINGS = re.compile(rb'"[^"]*+"?')
+_TOKENS = 1 << 16
+_STRETCH = re.compile(rb'(?:[^"]++|"[^"]*+"?){1,%d}+' % _TOKENS)
+"""A part of a document that ends in no string. Every other of its tokens is one."""
+
 _UTF8_BOM = b"\xef\xbb\xbf"
+
+
+class TooManyValuesError(ValueError):
+    """It would cost too much to read this JSON."""
 
 
 def read_json(body: bytes, limit: int) -> Any:
@@ -20,6 +35,8 @@ def read_json(body: bytes, limit: int) -> Any:
     than `limit` bytes, nested too deep, or with numbers that have no value (NaN, 1e999)."""
     if len(body) > limit:
         raise InvalidMessageError("$", f"{len(body)} bytes", f"a message of at most {limit} bytes")
+    if too_many(body):
+        raise InvalidMessageError("$", f"more than {MOST_VALUES} values", f"at most {MOST_VALUES}")
     value, odd_numbers = _decode(_text(body))
     if too_deep(body, value):
         raise InvalidMessageError("$", f"more than {MAX_DEPTH} levels of nesting", f"at most {MAX_DEPTH}")
@@ -42,6 +59,32 @@ async def beginning(pieces: AsyncIterator[bytes], most: int) -> bytes:
         if isinstance(pieces, AsyncGenerator):
             await pieces.aclose()
     return b"".join(held)[:most]
+
+
+def loads(body: bytes) -> Any:
+    """The value that `body` spells, anything that Python takes for JSON. ValueError, TooManyValuesError among them;
+    RecursionError."""
+    if too_many(body):
+        raise TooManyValuesError(f"more than {MOST_VALUES} values")
+    return json.loads(body)
+
+
+def too_many(body: bytes) -> bool:
+    """True when `body`, be it JSON or not, spells more than MOST_VALUES values."""
+    if _signs(body) <= MOST_VALUES:  # nearly always, and the strings need not be found for that
+        return False
+    count = tokens = 0
+    for stretch in _STRETCH.finditer(body.replace(b"\\\\", b"").replace(b'\\"', b"")):
+        count += _signs(_STRINGS.sub(b"", stretch[0]))
+        if max(count, tokens // 2) > MOST_VALUES:
+            return True
+        tokens += _TOKENS
+    return False
+
+
+def _signs(body: bytes) -> int:
+    """How many of the signs that stand before every value but the first are there; text of strings included."""
+    return sum(map(body.count, _SIGNS))
 
 
 def too_deep(body: bytes, value: Any) -> bool:

@@ -6,7 +6,8 @@ begins like a known secret and then differs is hidden as far as it is the same, 
 """
 
 import threading
-from collections import deque
+from bisect import bisect_right
+from collections import defaultdict, deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
@@ -93,17 +94,20 @@ class Masker:
         return next((length for length in range(most, SHOWN, -1) if data[-length:] in self._beginnings), 0)
 
     @cached_property
-    def _heads(self) -> dict[bytes, list["Shape | _Known"]]:
+    def _heads(self) -> dict[bytes, list["Shape | _Alike"]]:
         """What the automaton looks for, and what may begin so."""
-        heads: dict[bytes, list[Shape | _Known]] = {}
+        heads: defaultdict[bytes, list[Shape | _Alike]] = defaultdict(list)
         for shape in SHAPES:
-            heads.setdefault(shape.head, []).append(shape)
+            heads[shape.head].append(shape)
+        alike: defaultdict[bytes, list[bytes]] = defaultdict(list)
         for form in {form for secret in self.secrets for form in forms_of(secret)}:
-            heads.setdefault(form[:HEAD], []).append(_Known(form))
-        return heads
+            alike[form[:HEAD]].append(form)
+        for head, forms in alike.items():
+            heads[head].append(_Alike(forms))
+        return dict(heads)
 
     @cached_property
-    def _targets(self) -> list[list["Shape | _Known"]]:
+    def _targets(self) -> list[list["Shape | _Alike"]]:
         return list(self._heads.values())
 
     @cached_property
@@ -142,6 +146,23 @@ class _Known:
             return Found(start, len(data), is_open=True)
         same = next(index for index, (one, other) in enumerate(zip(follows, rest, strict=False)) if one != other)
         return Found(start, _whole_character(data, end - len(rest) + same), is_open=False)
+
+
+class _Alike:
+    """Forms with the same first bytes: thousands of secrets may have them, and a script may print these first bytes
+    again and again."""
+
+    def __init__(self, forms: Iterable[bytes]) -> None:
+        self._forms = sorted(forms)
+        self._known = [_Known(form) for form in self._forms]
+        self._longest = max(map(len, self._forms))
+
+    def look(self, data: bytes, start: int) -> Found:
+        """Their first bytes are at `start`. No other form has more in common with what is there than those before
+        and after which it would be sorted."""
+        place = bisect_right(self._forms, data[start : start + self._longest])
+        near = [known.look(data, start) for known in self._known[max(0, place - 1) : place + 1]]
+        return Found(start, max(found.end for found in near), is_open=any(found.is_open for found in near))
 
 
 class Stream:

@@ -5,6 +5,8 @@ import hashlib
 import json
 from typing import Any
 
+from studio_runner.messages.jsontext import loads
+
 _SEALED = "(sealed "
 
 
@@ -16,7 +18,7 @@ def sealed_name(payload: str) -> str:
 def name_of(body: bytes) -> str:
     """Empty for what is no request, sealed or not."""
     try:
-        document = json.loads(body)
+        document = loads(body)
     except (ValueError, RecursionError):
         return ""
     key, payload = _at(document, "experiment", "key"), _at(document, "message", "payload")

@@ -18,6 +18,7 @@ from studio_runner.messages.artifact import (
     Credentials,
     credentials_in_address,
 )
+from studio_runner.messages.crowds import MOST_ADDRESSES, MOST_SECRETS, has_too_many_secrets
 from studio_runner.messages.fields import (
     NOTHING,
     Duration,
@@ -229,6 +230,10 @@ def read_message(body: bytes) -> Any:
 
 def request_of(document: Any, body: bytes) -> Request:
     """The request that `body` holds, which was read already."""
+    if isinstance(document, dict) and has_too_many_secrets(document, body):
+        raise InvalidMessageError(
+            "$", f"more than {MOST_SECRETS} secrets, or {MOST_ADDRESSES} addresses", "a message with fewer"
+        )
     try:
         message = RequestMessage.model_validate(document)
     except ValidationError as error:

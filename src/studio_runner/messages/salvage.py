@@ -1,13 +1,13 @@
 """What can be read of a message that is not valid as a whole: enough to tell its sender so."""
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
 from pydantic import ValidationError
 
 from studio_runner.messages.credentials import secrets_in
-from studio_runner.messages.jsontext import too_deep
+from studio_runner.messages.crowds import has_too_many_secrets
+from studio_runner.messages.jsontext import loads, too_deep
 from studio_runner.messages.request import Config
 
 _TOLD = ("database", "runner", "env")
@@ -45,7 +45,9 @@ def _valid(name: str, config: Mapping[str, Any]) -> bool:
 
 def _document(body: bytes) -> Mapping[str, Any]:
     try:
-        document = json.loads(body)
+        document = loads(body)
     except (ValueError, RecursionError):
         return {}
-    return document if isinstance(document, dict) and not too_deep(body, document) else {}
+    if not isinstance(document, dict) or too_deep(body, document) or has_too_many_secrets(document, body):
+        return {}
+    return document

@@ -1,11 +1,11 @@
 """What people do with a local queue: count it, read its dead letters, put them back, withdraw an experiment."""
 
 import errno
-import json
 import os
 from datetime import UTC, datetime
 from pathlib import Path
 
+from studio_runner.messages.jsontext import loads
 from studio_runner.messages.naming import is_called
 from studio_runner.process.modes import make_directories
 from studio_runner.queues import moves
@@ -111,7 +111,7 @@ def _dead_letter(place: QueuePlace, path: Path) -> DeadLetter | None:
 
 def _reason(letter: Path, otherwise: float) -> tuple[str, datetime]:
     try:
-        note = json.loads(read_message(_reason_file(letter)).body or b"")
+        note = loads(read_message(_reason_file(letter)).body or b"")
         return str(note["reason"]), datetime.fromtimestamp(float(note["at"]), UTC)
     except (OSError, ValueError, LookupError, TypeError, OverflowError, RecursionError):
         return "the reason was not kept", datetime.fromtimestamp(otherwise, UTC)

@@ -1,13 +1,13 @@
 """Reading a message that its writer may not have finished."""
 
 import errno
-import json
 import os
 import stat
 import time
 from pathlib import Path
 from typing import NamedTuple
 
+from studio_runner.messages.jsontext import TooManyValuesError, loads
 from studio_runner.queues.backlog import Entry
 from studio_runner.queues.complaints import Complaints
 from studio_runner.queues.layout import WHOLE
@@ -54,15 +54,18 @@ def read_message(path: Path) -> Content:
         if status.st_size > LARGEST:
             return Content(None, Version.of(status))
         with os.fdopen(descriptor, "rb", buffering=0, closefd=False) as file:
-            return Content(file.read(), Version.of(status))
+            return Content(file.read(status.st_size), Version.of(status))  # it may grow
     finally:  # `fdopen` takes no directory, and leaves it open
         os.close(descriptor)
 
 
 def is_complete(body: bytes) -> bool:
-    """Whether the bytes are one whole JSON text; a proper beginning of an object never is."""
+    """Whether the bytes are one whole JSON text, or too much for anybody to read; the proper beginning of an object
+    that somebody can read never is."""
     try:
-        json.loads(body)
+        loads(body)
+    except TooManyValuesError:
+        return True
     except (ValueError, RecursionError):
         return False
     return True

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import errno
 import fcntl
 import os
 import random
@@ -23,6 +24,8 @@ Condition_contra = TypeVar("Condition_contra", contravariant=True)
 LARGEST = 64 << 20
 """Bytes of the longest document: as much as a message may have."""
 
+_LOCK = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
+_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 _TRIES = 10
 """Of a conditional put; that many others in a row do not change one record."""
 _AT_ONCE = 16
@@ -58,7 +61,7 @@ class DirectoryDocuments:
         self._root = root
 
     async def read(self, key: str) -> bytes | None:
-        return await asyncio.to_thread(_read, self._root / key)
+        return await asyncio.to_thread(self._content, self._root / key)
 
     async def version(self, key: str) -> str | None:
         return await asyncio.to_thread(_version, self._root / key)
@@ -73,9 +76,10 @@ class DirectoryDocuments:
         path = self._root / key
         try:
             with self._lock():
-                content = _read(path)
+                content = self._content(path)
                 changed = edit(content)
                 if changed is not None and changed != content:
+                    self._must_contain(path)
                     _replace(path, changed)
         except OSError as error:
             raise StorageUnavailableError(
@@ -87,7 +91,7 @@ class DirectoryDocuments:
     def _lock(self) -> Iterator[None]:
         name = self._root / ".lock"
         try:
-            descriptor = os.open(name, os.O_RDWR | os.O_CLOEXEC)
+            descriptor = os.open(name, _LOCK)
         except FileNotFoundError:
             descriptor = self._new_lock(name)
         try:
@@ -99,11 +103,22 @@ class DirectoryDocuments:
     def _new_lock(self, name: Path) -> int:
         make_directories(str(self._root))
         try:
-            descriptor = os.open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            descriptor = os.open(name, _LOCK | os.O_CREAT | os.O_EXCL, 0o600)
         except FileExistsError:  # somebody was faster
-            return os.open(name, os.O_RDWR | os.O_CLOEXEC)
+            return os.open(name, _LOCK)
         share_file(descriptor, str(self._root))
         return descriptor
+
+    def _content(self, path: Path) -> bytes | None:
+        return _read(path) if self._contains(path) else None
+
+    def _contains(self, path: Path) -> bool:
+        """Others may write into a sender's database; no link that they put there leads us out of it."""
+        return path.parent.resolve().is_relative_to(self._root.resolve())
+
+    def _must_contain(self, path: Path) -> None:
+        if not self._contains(path):
+            raise OSError(errno.ELOOP, "a link leads out of the database", str(path.parent))
 
     def _walk(self, directory: Path) -> Iterator[tuple[str, bytes]]:
         try:
@@ -111,9 +126,9 @@ class DirectoryDocuments:
         except FileNotFoundError:
             return
         for entry in entries:
-            if entry.name.startswith(".") or not entry.is_file():
+            if entry.name.startswith(".") or not entry.is_file(follow_symlinks=False):
                 continue
-            content = _read(Path(entry.path))
+            content = self._content(Path(entry.path))
             if content is not None:
                 yield entry.name, content
 
@@ -217,17 +232,22 @@ async def _whole(key: str, pieces: AsyncIterator[bytes]) -> bytes:
 
 
 def _read(path: Path) -> bytes | None:
-    """None also for what can be none: a pipe would keep its reader waiting, and the place may be a sender's."""
+    """None also for what can be none. In a sender's place a pipe would keep its reader waiting, and a link show
+    what only the runner may read."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise
         return None
     try:
         found = os.fstat(descriptor)
         if not stat.S_ISREG(found.st_mode) or found.st_size > LARGEST:
             return None
         with os.fdopen(descriptor, "rb", buffering=0, closefd=False) as file:
-            return file.read()
+            return file.read(found.st_size)  # it may grow
     finally:  # `fdopen` takes no directory, and leaves it open
         os.close(descriptor)
 
@@ -252,7 +272,13 @@ def _replace(path: Path, content: bytes) -> None:
 
 
 def _write(path: Path, content: bytes) -> None:
-    with path.open("wb", buffering=0) as file:
+    """What lies there already was left by a killed process, or is a trap: it is not written through."""
+    try:
+        descriptor = os.open(path, _NEW, 0o666)
+    except FileExistsError:
+        path.unlink()
+        descriptor = os.open(path, _NEW, 0o666)
+    with os.fdopen(descriptor, "wb", buffering=0) as file:
         share_file(file.fileno(), str(path.parent))
         left = memoryview(content)
         while left:

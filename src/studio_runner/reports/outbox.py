@@ -178,7 +178,7 @@ def _judged(status: int, headers: Mapping[str, str], content: bytes) -> Refusal 
 def _slack_error(content: bytes) -> str | None:
     try:
         answer = json.loads(content)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return str(answer.get("error"))[:100] if answer.get("ok") is False else None
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from studio_runner.messages.jsontext import too_deep
+from studio_runner.messages.jsontext import loads, too_deep
 from studio_runner.messages.secrets import HIDDEN, mask_urls
 from studio_runner.messages.units import CEILING
 from studio_runner.process.hidden import Cover
@@ -196,7 +196,7 @@ def _part(name: str) -> str:
 
 def _loads(name: str, content: bytes) -> dict[str, Any] | None:
     try:
-        document = json.loads(content)
+        document = loads(content)
     except (ValueError, RecursionError):
         document = None
     if isinstance(document, dict) and not too_deep(content, document):

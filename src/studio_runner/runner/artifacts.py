@@ -6,17 +6,15 @@ individual objects, one per attempt. Every other mutable artifact is a directory
 """
 
 import asyncio
-import io
 import json
 import logging
 import posixpath
-import tarfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from studio_runner.errors import ArtifactInvalidError, ObjectNotFoundError, StorageUnavailableError
+from studio_runner.errors import ObjectNotFoundError, StorageUnavailableError
 from studio_runner.messages.artifact import Artifact
 from studio_runner.messages.jsontext import beginning
 from studio_runner.messages.request import Request
@@ -29,7 +27,7 @@ from studio_runner.storage.access import access_to
 from studio_runner.storage.base import Store
 from studio_runner.storage.blocking import blocking
 from studio_runner.storage.budget import DiskBudget
-from studio_runner.storage.compression import Compression, Expander
+from studio_runner.storage.document import document_in
 from studio_runner.storage.registry import Stores
 from studio_runner.storage.transfer import Fetch, Put, Removal, Upload, fetch_all, put_document, upload_all
 
@@ -222,26 +220,4 @@ class StopWatch:
             return False
         body = await beginning(self._place.store.get(self._place.key), STATUS_LIMIT)
         self._seen = info.etag
-        return stop_requested(_unwrapped(body, STATUS_FILE))
-
-
-def _unwrapped(body: bytes, name: str) -> bytes:
-    """The document in an archive, or the body itself where it is none."""
-    try:
-        with tarfile.open(fileobj=io.BytesIO(_expanded(body)), mode="r:") as archive:
-            for member in archive:
-                if posixpath.basename(member.name) == name and (content := archive.extractfile(member)):
-                    return content.read(STATUS_LIMIT)
-    except (tarfile.TarError, ArtifactInvalidError):
-        return body
-    return b""
-
-
-def _expanded(body: bytes) -> bytes:
-    """At most STATUS_LIMIT bytes of it: a few kilobytes can be made to stand for as many gigabytes."""
-    held: list[bytes] = []
-    for piece in Expander(Compression.of_content(body)).feed(body):
-        held.append(piece)
-        if sum(map(len, held)) >= STATUS_LIMIT:
-            break
-    return b"".join(held)
+        return stop_requested(document_in(body, STATUS_FILE, STATUS_LIMIT))

@@ -14,7 +14,7 @@ LABEL = "retval"
 SUBMITTING = 15.0
 """Seconds that existing clients may still be busy submitting when their message is here already."""
 
-_CLIENT = re.compile(r"studioml(?:-cs)?==0\.0\.(\d+)")
+_CLIENT = re.compile(r"studioml(?:-cs)?==0\.0\.(\d{1,6})")
 _FIRST_WITH_DOT = 38
 _SINCE_THEN = "from_compl_service"
 """A field of messages since 0.0.43."""

@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 CHUNK = 1 << 20
@@ -11,12 +11,14 @@ CHUNK = 1 << 20
 
 @dataclass(frozen=True)
 class ObjectInfo:
-    """What a store knows of an object; `etag` changes whenever the content does; `modified` is Unix time."""
+    """What a store knows of an object; `etag` changes whenever the content does; `modified` is Unix time;
+    `in_parts`: ranges of it can be asked for."""
 
     key: str
     size: int
     etag: str
     modified: float
+    in_parts: bool = field(default=True, compare=False)
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,9 @@ HIDDEN = ".studio-runner-"
 STALE = 3600.0
 """Seconds without a write after which a temporary file belongs to nobody."""
 
+_HOLE = 1 << 16
+"""Bytes of zeros that are worth a hole."""
+
 _WRITE = os.O_WRONLY | os.O_CLOEXEC
 _UNNAMED = getattr(os, "O_TMPFILE", 0)
 
@@ -30,17 +33,24 @@ class Draft:
         self._directory = directory
         self._name = f"{directory}/{HIDDEN}{token_hex(8)}.part"
         self._named = False
+        self._end = 0
         self._descriptor = self._open()
         share_file(self._descriptor, directory)
 
     def write(self, data: bytes) -> None:
-        """Append `data`."""
+        """Append `data`. Long stretches of zeros become holes: a script that has next to no disk can make files of
+        terabytes that are nothing else."""
+        if len(data) >= _HOLE and not (data[0] or data[-1]) and data == bytes(len(data)):
+            self._end = os.lseek(self._descriptor, len(data), os.SEEK_CUR)
+            return
         view = memoryview(data)
         while view:
             view = view[os.write(self._descriptor, view) :]
 
     def sync(self) -> os.stat_result:
         """Bring the content to the disk; returns what the file then is."""
+        if self._end > os.fstat(self._descriptor).st_size:  # the file ends in a hole
+            os.ftruncate(self._descriptor, self._end)
         os.fsync(self._descriptor)
         return os.fstat(self._descriptor)
 

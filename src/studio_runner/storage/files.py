@@ -24,6 +24,7 @@ T = TypeVar("T")
 
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # opening a pipe must not hang
 _LOCK = f"{HIDDEN}lock"
+_HELD = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
 _PAGE = 1000
 
 
@@ -267,7 +268,7 @@ def _info(key: str, status: os.stat_result) -> ObjectInfo:
 @contextmanager
 def _locked(directory: str) -> Iterator[None]:
     """Held for a look and a rename; a lock that a killed process had is free again by itself."""
-    descriptor = os.open(f"{directory}/{_LOCK}", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    descriptor = os.open(f"{directory}/{_LOCK}", _HELD, 0o666)
     with suppress(PermissionError):  # somebody else made it
         share_file(descriptor, directory)
     try:

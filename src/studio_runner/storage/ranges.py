@@ -16,8 +16,8 @@ WINDOW = 8
 
 
 def in_parts(info: ObjectInfo) -> bool:
-    """Whether ranges can be told to be of this version."""
-    return bool(info.etag) and info.size > PART
+    """Whether ranges can be asked for, and told to be of this version."""
+    return info.in_parts and bool(info.etag) and info.size > PART
 
 
 async def whole(stream: AsyncIterator[bytes]) -> list[bytes]:

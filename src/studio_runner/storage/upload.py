@@ -43,6 +43,9 @@ _AHEAD = 16
 _TRIES = 5
 """Puts of one artifact that may find that somebody else has just written it."""
 
+MOST_NOTES = 20
+"""Sentences about what cannot be part of an artifact."""
+
 _Source = Generator[bytes, None, None]
 
 StillMine = Callable[[], Awaitable[None]]
@@ -98,7 +101,7 @@ class Upload:
         self._store = store
         self._key = key
         self._directory = directory
-        self._note = note or partial(_log.warning, "artifact %s: %s", artifact.label)
+        self._note = _Few(note or partial(_log.warning, "artifact %s: %s", artifact.label))
         self._still_mine = still_mine
         self._seen = Precondition(None)
         self._known: _Look | None = None
@@ -252,6 +255,21 @@ class Upload:
 
     def _record(self, look: _Look) -> None:
         self._known, self._marked = look, False
+
+
+class _Few:
+    """Notes, each of them once, and no more than MOST_NOTES: a script can make a million pipes, and an upload comes
+    every few seconds."""
+
+    def __init__(self, note: Note) -> None:
+        self._note = note
+        self._said: set[str] = set()
+
+    def __call__(self, sentence: str) -> None:
+        if sentence in self._said or len(self._said) > MOST_NOTES:
+            return
+        self._said.add(sentence)
+        self._note(sentence if len(self._said) <= MOST_NOTES else "there is more that is left out like this")
 
 
 async def one_piece(body: bytes) -> AsyncIterator[bytes]:

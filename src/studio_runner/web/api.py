@@ -2,14 +2,14 @@
 
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, replace
 from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response, StreamingResponse
 
-from studio_runner.client.artifact_files import stored, stored_output
+from studio_runner.client.artifact_files import stored
 from studio_runner.client.opening import Opener
 from studio_runner.client.stop import Stopped, stop
 from studio_runner.client.tail import View
@@ -35,6 +35,8 @@ class Api:
 
     def __init__(self, overview: Overview, events: Events, metrics: Metrics, opener: Opener) -> None:
         self._overview, self._events, self._metrics, self._opener = overview, events, metrics, opener
+        longest = overview.daemon.host.settings.experiments.output_limit
+        self._outputs = output.StoredOutputs(opener, output.ATTEMPTS * longest)
 
     @property
     def masker(self) -> Masker:
@@ -93,11 +95,11 @@ class Api:
                     return output.live(directory, lambda: self._overview.is_over(attempt), tail, view)
                 return output.whole(output.open_output(directory), tail, view)
         record = await self._overview.record(key)
-        async with stored_output(record, self._opener) as path:
-            if path is None:
-                raise NotFoundError(f"Experiment {key} has no output yet")
-            view = View(self.masker).of_stored(await self._overview.record(key))
-            return output.whole(output.open_output(path.parent), tail, view)
+        with ExitStack() as stack:
+            file = stack.enter_context(await self._outputs.open(record))
+            newest = await self._overview.record(key)  # it may tell of what came while the output was unpacked
+            stack.pop_all()
+            return output.whole(file, tail, View(self.masker).of_stored(newest))
 
     async def events(self, request: Request) -> Response:
         stream = self._events.stream(request.headers.get("last-event-id"))

@@ -6,7 +6,6 @@ that every few seconds, for ever more records.
 
 import asyncio
 import heapq
-import json
 import os
 import time
 from collections.abc import Iterator, Mapping
@@ -15,7 +14,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from studio_runner.client.view import script, status
+from studio_runner.messages.jsontext import loads
 from studio_runner.messages.secrets import mask_urls
+from studio_runner.process.regular import open_regular
 from studio_runner.reports.base import MOST_TOLD
 from studio_runner.reports.records import Record
 
@@ -112,8 +113,11 @@ def _version(entry: "os.DirEntry[str]") -> _Version | None:
 def _read(path: Path) -> ExperimentLine | None:
     """None for what is no record."""
     try:
-        with path.open("rb") as file:
-            document = json.loads(file.read(LONGEST_RECORD))
+        descriptor = open_regular(path)
+        if descriptor is None:
+            return None
+        with os.fdopen(descriptor, "rb") as file:
+            document = loads(file.read(LONGEST_RECORD))
     except (OSError, ValueError, RecursionError):
         return None
     return line_of(Record(str(document.get("key", path.name)), document)) if isinstance(document, dict) else None

@@ -108,7 +108,12 @@ OPERATIONS: tuple[Operation, ...] = (
         "/api/v1/experiments/{key}/output",
         "output",
         "What an experiment printed: live where it runs here, else as it is stored.",
-        {200: ("The output.", "text/plain"), 404: ("There is no such experiment, or no output yet.", PROBLEM)},
+        {
+            200: ("The output.", "text/plain"),
+            404: ("There is no such experiment, or no output yet.", PROBLEM),
+            503: ("Too many stored outputs are being read.", PROBLEM),
+            507: ("What is stored is too much to be unpacked here.", PROBLEM),
+        },
         _OUTPUT_PARAMETERS,
     ),
     Operation(

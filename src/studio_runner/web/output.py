@@ -5,19 +5,57 @@ import os
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
+from weakref import WeakSet
 
 from starlette.responses import StreamingResponse
 
+from studio_runner.client.artifact_files import stored_output
+from studio_runner.client.opening import Opener
 from studio_runner.client.tail import View
-from studio_runner.errors import NotFoundError
+from studio_runner.errors import NotFoundError, StudioRunnerError
 from studio_runner.messages.masking import Masker
 from studio_runner.process.follow import follow
 from studio_runner.process.regular import open_regular
 from studio_runner.process.shown import length_shown, shown
+from studio_runner.reports.records import Record
 
 OUTPUT = "output"
 """The label of the artifact, and the name of the file in it."""
 TEXT = "text/plain; charset=utf-8"
+
+MOST_STORED = 4
+"""Stored outputs that lie unpacked on this machine's disk at a time."""
+ATTEMPTS = 10
+"""As many outputs of full length may be in one artifact: those of earlier attempts stay beside the last."""
+
+
+class BusyError(StudioRunnerError):
+    """Others are being answered."""
+
+
+class StoredOutputs:
+    """Outputs of experiments that do not run here. Each is unpacked for who asks, into no more than `limit` bytes,
+    and goes when its file is closed."""
+
+    def __init__(self, opener: Opener, limit: int) -> None:
+        self._opener, self._limit = opener, limit
+        self._unpacking = 0
+        self._open: WeakSet[BinaryIO] = WeakSet()
+
+    async def open(self, record: Record) -> BinaryIO:
+        """NotFoundError when there is none (yet), TooLargeError, BusyError."""
+        if self._unpacking + len(self._open) >= MOST_STORED:
+            raise BusyError(f"{MOST_STORED} stored outputs are being read already", hint="Ask again in a while.")
+        self._unpacking += 1
+        try:
+            async with stored_output(record, self._opener, self._limit) as path:
+                if path is None:
+                    raise NotFoundError(f"Experiment {record.key} has no output yet")
+                file = open_output(path.parent)
+        finally:
+            self._unpacking -= 1
+        self._open.add(file)
+        return file
 
 
 def open_output(directory: Path) -> BinaryIO:

@@ -6,6 +6,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
+from studio_runner.client.artifact_files import TooLargeError
 from studio_runner.errors import NotFoundError, StudioRunnerError, UsageError
 from studio_runner.messages.masking import Masker
 from studio_runner.web import pages
@@ -34,6 +35,7 @@ _STATUS: dict[type[StudioRunnerError], HTTPStatus] = {
     ForbiddenError: HTTPStatus.FORBIDDEN,
     NotFoundError: HTTPStatus.NOT_FOUND,
     MisdirectedError: HTTPStatus.MISDIRECTED_REQUEST,
+    TooLargeError: HTTPStatus.INSUFFICIENT_STORAGE,
 }
 """Anything else is trouble with a queue or a store: 503."""
 

@@ -16,7 +16,7 @@ from studio_runner.environments.images.logins import Login, login_in
 from studio_runner.environments.images.look import Found, look
 from studio_runner.environments.images.pull import Order, Puller, Words, too_large
 from studio_runner.environments.images.reference import REGISTRIES, Reference
-from studio_runner.environments.images.registry import Inquiry
+from studio_runner.environments.images.registry import Inquiry, version_in_time
 from studio_runner.environments.images.sources import RegistryImage, StoredImage
 from studio_runner.environments.images.trouble import NoRoomError
 from studio_runner.environments.uninterrupted import uninterrupted
@@ -99,7 +99,7 @@ class Getter:
         if reference.scheme not in REGISTRIES:
             return Got(await self._pull(_Wanted(reference, login, None), reference.address, log), "")
         question = Inquiry(reference, login, scheme_of(reference, self._settings))
-        version = await asyncio.to_thread(question.version)
+        version = await version_in_time(question)
         if record and record.version == version and (slot := await self._find(record.digest)):
             return Got(slot, version)
         # By the digest and not by the tag: what comes is then what the registry said that it is.

@@ -3,25 +3,30 @@
 It answers as well, in words that can be relied upon, whether there is such an image and whether it may be had.
 """
 
+import asyncio
 import contextlib
 import hashlib
 import http.client
-import json
 import re
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
 from dataclasses import dataclass
 from email.message import Message
+from threading import Thread
 from typing import NoReturn
 from urllib.parse import urlencode, urlsplit
 
 from studio_runner.environments.images.logins import Login
 from studio_runner.environments.images.reference import DOCKER_HUB, Reference
 from studio_runner.errors import EnvironmentFailedError, EnvironmentUnavailableError, UnauthorisedError
+from studio_runner.messages.jsontext import loads
 
 SILENCE = 10.0
 """Seconds without an answer after which a registry counts as down."""
+
+PATIENCE = 60.0
+"""Seconds for everything that is asked about one reference."""
 
 _LONGEST = 4 << 20
 _ACCEPTED = (
@@ -50,6 +55,11 @@ class Inquiry:
         self._scheme = scheme
         host = "registry-1.docker.io" if reference.registry == DOCKER_HUB else reference.registry
         self._base = f"{scheme}://{host}/v2/{reference.repository}/manifests/"
+
+    @property
+    def about(self) -> str:
+        """Who is asked."""
+        return f"The registry of {self._reference.address}"
 
     def version(self) -> str:
         """The digest of what the reference means now.
@@ -123,10 +133,44 @@ class Inquiry:
         raise EnvironmentFailedError(f"The registry refuses the image {what} ({status})")
 
 
+async def version_in_time(question: Inquiry) -> str:
+    """What `question.version()` says; EnvironmentUnavailableError after PATIENCE.
+
+    In a thread of its own: a registry is the sender's choice, and one that answers a byte at a time would keep
+    those that the event loop has for everything else, one after the other.
+    """
+    loop = asyncio.get_running_loop()
+    answer: asyncio.Future[str] = loop.create_future()
+
+    def settle(version: str, error: BaseException | None) -> None:
+        if answer.done():  # nobody waits any more
+            return
+        if error is None:
+            answer.set_result(version)
+        else:
+            answer.set_exception(error)
+
+    def ask() -> None:
+        version, error = "", None
+        try:
+            version = question.version()
+        except BaseException as trouble:  # noqa: BLE001 - it is raised where it is awaited
+            error = trouble
+        with contextlib.suppress(RuntimeError):  # the loop is closed
+            loop.call_soon_threadsafe(settle, version, error)
+
+    Thread(target=ask, name="ask a registry", daemon=True).start()
+    try:
+        async with asyncio.timeout(PATIENCE):
+            return await answer
+    except TimeoutError:
+        raise EnvironmentUnavailableError(f"{question.about} does not answer in {PATIENCE:g} s") from None
+
+
 def _token(body: bytes) -> str:
     """Of the service that a registry sends its clients to; "" when it gave none."""
-    with contextlib.suppress(ValueError, AttributeError):
-        document = json.loads(body)
+    with contextlib.suppress(ValueError, AttributeError, RecursionError):
+        document = loads(body)
         if isinstance(token := document.get("token") or document.get("access_token"), str):
             return token
     return ""

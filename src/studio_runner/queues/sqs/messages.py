@@ -5,7 +5,6 @@ original is deleted: attempts charged, and what ended them. All else of the mess
 """
 
 import base64
-import binascii
 import json
 import re
 from collections.abc import Mapping
@@ -17,6 +16,8 @@ NOTE = "studio-runner"
 ENCODING = "studio-runner-encoding"
 LARGEST = 1 << 20
 """Bytes of a message with its attributes."""
+MOST_ATTEMPTS = 1_000_000
+"""What counts as so many is far over any budget."""
 REMEMBERED = 8
 LONGEST_REASON = 400
 _ATTRIBUTES = 10
@@ -49,7 +50,7 @@ class Note:
             history = tuple(str(line) for line in values.get("history", ()))
             return cls(
                 identity=str(values.get("identity", "")),
-                attempts=max(0, int(values.get("attempts", 0))),
+                attempts=min(max(0, int(values.get("attempts", 0))), MOST_ATTEMPTS),
                 taken=bool(values.get("taken")),
                 history=history[-REMEMBERED:],
                 origin=str(values.get("origin", "")),
@@ -57,7 +58,7 @@ class Note:
                 reason=str(values.get("reason", "")),
                 holder=str(values.get("holder", "")),
             )
-        except (ValueError, TypeError, AttributeError):
+        except (ValueError, TypeError, AttributeError, OverflowError, RecursionError):
             return cls()
 
     def text(self) -> str:
@@ -137,7 +138,7 @@ class Message:
         if ENCODING in self.attributes and self.text.startswith("base64:"):
             try:
                 return base64.b64decode(self.text.removeprefix("base64:"), validate=True)
-            except binascii.Error:
+            except ValueError:  # also for letters that no base64 has
                 return self.text.encode()
         return self.text.encode()
 

@@ -34,6 +34,9 @@ _ELSEWHERE = {
     "InvalidRegionName",
 }  # fmt: skip
 
+_MOST_TAGS = 200_000
+"""Of an answer. A listing of a thousand objects has a tenth of that."""
+
 
 class NotSupportedError(StorageUnavailableError):
     """The store does not know what was asked of it."""
@@ -210,7 +213,7 @@ def http_date(text: str) -> float:
     """Unix time; 0.0 when it is none."""
     try:
         return parsedate_to_datetime(text).timestamp()
-    except ValueError:
+    except (ValueError, OverflowError):
         return 0.0
 
 
@@ -238,6 +241,8 @@ class _Plain(ET.TreeBuilder):
 
 
 def _parsed(body: bytes) -> ET.Element | None:
+    if max(body.count(b"<"), body.count(b"=")) > _MOST_TAGS:  # each becomes an object, and takes its time
+        return None
     try:
         return ET.fromstring(body, ET.XMLParser(target=_Plain()))  # noqa: S314 - no entities without a document type
     except (ET.ParseError, ValueError, LookupError):

@@ -70,12 +70,17 @@ class Reply:
 
     async def first(self, count: int) -> bytes:
         """The beginning of the body, at most `count` bytes."""
+        return await self.part(0, count)
+
+    async def part(self, start: int, end: int) -> bytes:
+        """The bytes from `start` up to `end` of the body, as many as there are; what stands before is not kept."""
         held: list[bytes] = []
-        size = 0
-        while size < count and (piece := await self._next()):
-            held.append(piece)
-            size += len(piece)
-        return b"".join(held)[:count]
+        at = 0
+        while at < end and (piece := await self._next()):
+            if wanted := piece[max(0, start - at) : end - at]:
+                held.append(wanted)
+            at += len(piece)
+        return b"".join(held)
 
     async def beginning(self) -> bytes:
         """So much of the body as an error's text takes."""

@@ -78,7 +78,7 @@ class ObjectStore:
             if reply.status == 206:
                 body = await reply.first(end - start)
             else:
-                body = (await reply.first(end))[start:end]
+                body = await reply.part(start, end)
         if len(body) != end - start:
             raise PassingError(
                 f"{self._requests.address(ask.key)}: {len(body):,} bytes came of the {end - start:,} asked for"

@@ -58,4 +58,4 @@ def versions_of(dialect: Dialect) -> Versions:
 def size_of(headers: Mapping[str, str]) -> int:
     """Of the whole object, also when only a part of it came; -1 when that is not said."""
     whole = headers.get("content-range", "").rpartition("/")[2] or headers.get("content-length", "")
-    return int(whole) if whole.isdecimal() else -1
+    return int(whole) if whole.isdecimal() and len(whole) < 19 else -1

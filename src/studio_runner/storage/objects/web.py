@@ -94,7 +94,7 @@ class WebStore:
             if reply.status == 206:
                 body = await reply.first(wanted.stop - wanted.start)
             else:
-                body = (await reply.first(wanted.stop))[wanted]
+                body = await reply.part(wanted.start, wanted.stop)
         if len(body) != wanted.stop - wanted.start:
             raise PassingError(f"{self._address(key)}: the answer ended before its end")
         return body
@@ -128,7 +128,8 @@ def _described(key: str, reply: Reply) -> ObjectInfo:
     size = size_of(headers)
     modified = headers.get("last-modified", "")
     etag = headers.get("etag", "").strip() or f"{modified or 'unknown'}/{size}"
-    return ObjectInfo(key, size, etag, http_date(modified))
+    in_parts = reply.status == 206 or headers.get("accept-ranges", "").strip().lower() == "bytes"
+    return ObjectInfo(key, size, etag, http_date(modified), in_parts)
 
 
 def _pinned(etag: str) -> dict[str, str]:
