@@ -319,7 +319,7 @@ def test_a_region_leads_to_no_other_host(region):
 async def test_nobody_is_given_what_the_machine_itself_is_told(host):
     """Clouds hand out the machine's credentials there, to whoever asks from it."""
     client = Client(StorageSettings(patience=1.0))
-    with pytest.raises(StorageUnavailableError, match="is no store"):
+    with pytest.raises(ArtifactInvalidError, match="is no store"):
         async with client.send(Call("GET", f"http://{host}/latest/meta-data/", {})):
             pass
     await client.close()

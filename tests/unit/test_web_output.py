@@ -122,11 +122,16 @@ async def test_stored_output_is_read_and_leaves_nothing(stored, tmp_path):
 
 @pytest.mark.parametrize("squeezed", [bytes, lambda archive: zlib.compress(archive, wbits=31)])
 async def test_stored_output_is_not_unpacked_without_bound(stored, tmp_path, squeezed):
-    outputs = output.StoredOutputs(HereOpener(), 1000)
+    outputs = output.StoredOutputs(HereOpener(), 100)
     with pytest.raises(TooLargeError, match="'output' of experiment k has more than 1 KB") as caught:
         await outputs.open(stored(squeezed(pack_file("output", bytes(5_000_000)))))
     assert "studio-runner fetch k output" in caught.value.hint
     assert os.listdir(tmp_path / "unpacked") == []
+
+
+async def test_where_outputs_have_no_limit_stored_ones_have_none(stored):
+    file = await output.StoredOutputs(HereOpener(), 0).open(stored(pack_file("output", bytes(5_000_000))))
+    assert len(await content(output.whole(file, None, VIEW))) == 5_000_000
 
 
 async def test_so_many_stored_outputs_are_open_at_a_time(stored):

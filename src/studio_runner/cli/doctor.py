@@ -122,4 +122,10 @@ def _summary(findings: Iterable[Finding]) -> str:
     count = Counter(finding.state for finding in findings)
     if count[State.PROBLEM]:
         return f"\n{count[State.PROBLEM]} of {count.total()} findings need mending."
-    return "\nAll is well." if not count[State.WARNING] else f"\nIt works, with {count[State.WARNING]} warnings."
+    match count[State.WARNING]:
+        case 0:
+            return "\nAll is well."
+        case 1:
+            return "\nIt works, with a warning."
+        case number:
+            return f"\nIt works, with {number} warnings."

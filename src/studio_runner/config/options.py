@@ -145,7 +145,7 @@ OPTIONS: tuple[Option, ...] = (
     _option("experiments.finish_timeout", kinds.DURATION, "finish-timeout",
             help="Time the last upload of an experiment may take."),
     _option("experiments.output_limit", kinds.SIZE, "output-limit",
-            help="Size of the stored output; beyond it the middle is left out."),
+            help="Size of the stored output; beyond it the middle is left out. 0: no limit."),
     _option("experiments.stop_poll", kinds.PERIOD, "stop-poll",
             help="Period of looking whether the sender asked for the experiment to be stopped."),
     _option("experiments.keep", kinds.SWITCH, "keep", help="Leave the directories of finished attempts in place."),

@@ -35,8 +35,7 @@ class Api:
 
     def __init__(self, overview: Overview, events: Events, metrics: Metrics, opener: Opener) -> None:
         self._overview, self._events, self._metrics, self._opener = overview, events, metrics, opener
-        longest = overview.daemon.host.settings.experiments.output_limit
-        self._outputs = output.StoredOutputs(opener, output.ATTEMPTS * longest)
+        self._outputs = output.StoredOutputs(opener, overview.daemon.host.settings.experiments.output_limit)
 
     @property
     def masker(self) -> Masker:

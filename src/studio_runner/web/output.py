@@ -34,11 +34,11 @@ class BusyError(StudioRunnerError):
 
 
 class StoredOutputs:
-    """Outputs of experiments that do not run here. Each is unpacked for who asks, into no more than `limit` bytes,
-    and goes when its file is closed."""
+    """Outputs of experiments that do not run here. Each is unpacked for who asks, and goes when its file is closed.
+    `longest`: bytes of one output, of which an artifact may hold ATTEMPTS; 0: however many."""
 
-    def __init__(self, opener: Opener, limit: int) -> None:
-        self._opener, self._limit = opener, limit
+    def __init__(self, opener: Opener, longest: int) -> None:
+        self._opener, self._limit = opener, ATTEMPTS * longest or None
         self._unpacking = 0
         self._open: WeakSet[BinaryIO] = WeakSet()
 

@@ -20,7 +20,8 @@ class OffLimitsError(OSError):
 
 @contextmanager
 def transport_faults(endpoint: str) -> Iterator[None]:
-    """Turn what requests to `endpoint` meet on their way into PassingError or StorageUnavailableError."""
+    """Turn what requests to `endpoint` meet on their way into PassingError, or StorageUnavailableError or
+    ArtifactInvalidError."""
     try:
         yield
     except (aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError) as error:
@@ -35,13 +36,11 @@ def transport_faults(endpoint: str) -> Iterator[None]:
         ) from error
 
 
-def _off_limits(error: Exception, endpoint: str) -> StorageUnavailableError | None:
+def _off_limits(error: Exception, endpoint: str) -> ArtifactInvalidError | None:
     reason = getattr(error, "os_error", None)
     if not isinstance(reason, OffLimitsError):
         return None
-    return StorageUnavailableError(
-        f"{endpoint}: {reason}", hint="correct the address of the artifact or of its store"
-    )
+    return ArtifactInvalidError(f"{endpoint}: {reason}", hint="correct the address of the artifact or of its store")
 
 
 def _final(error: Exception, endpoint: str) -> StorageUnavailableError | None:
