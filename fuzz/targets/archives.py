@@ -64,8 +64,8 @@ _PACKERS: tuple[Callable[[bytes], bytes], ...] = (
 
 def seeds() -> Iterable[bytes]:
     plain = _real(tarfile.GNU_FORMAT)
-    yield from (b"\0\x10" + kind for kind in (plain, _real(tarfile.PAX_FORMAT), _real(tarfile.USTAR_FORMAT)))
-    yield from (b"\0\x10" + kind for kind in (_gzipped(plain), bz2.compress(plain), lzma.compress(plain)))
+    yield from (b"\0\x10\0" + kind for kind in (plain, _real(tarfile.PAX_FORMAT), _real(tarfile.USTAR_FORMAT)))
+    yield from (b"\0\x10\0" + kind for kind in (_gzipped(plain), bz2.compress(plain), lzma.compress(plain)))
     yield from (b"\x01" + piece for piece in noise(40, 200))
 
 
