@@ -17,6 +17,7 @@ from fuzz.target import noise
 from studio_runner.errors import ArtifactInvalidError, DiskExceededError, StorageUnavailableError
 from studio_runner.storage.archive import Unpacker, pack
 from studio_runner.storage.budget import DiskBudget
+from studio_runner.storage.compression import Compression, compress
 from studio_runner.storage.document import document_in
 from studio_runner.storage.extract import ARTIFACT
 from studio_runner.storage.tar import Member, encode, padding
@@ -42,6 +43,11 @@ _TARGETS = (
     b"a/b",
     b"../outside/kept",
 )
+_RECORDS = (
+    *(b"30 path=../../outside/kept\n", b"18 mtime=-1234.5\n", b"10 mtime=\n", b"23 mtime=1e9999999999\n"),
+    *(b"11 size=5\n", b"13 size=-12\n", b"30 size=99999999999999999999\n", b"20 linkpath=../../a\n"),
+    *(b"22 GNU.sparse.major=1\n", b"99999999999 path=a\n"),
+)
 _KINDS = (*(b"0", b"0", b"0", b"5", b"2", b"1"), *(bytes([kind]) for kind in b"03467xgLKVSMD\0"))
 
 
@@ -52,13 +58,14 @@ def _gzipped(data: bytes) -> bytes:
 
 _PACKERS: tuple[Callable[[bytes], bytes], ...] = (
     *(bytes, _gzipped, lambda data: bz2.compress(data, 1), lambda data: lzma.compress(data, preset=0)),
+    lambda data: b"".join(compress((data,), Compression.ZSTD)),
 )
 
 
 def seeds() -> Iterable[bytes]:
     plain = _real(tarfile.GNU_FORMAT)
-    yield from (b"\0\x10" + kind for kind in (plain, _real(tarfile.PAX_FORMAT), _real(tarfile.USTAR_FORMAT)))
-    yield from (b"\0\x10" + kind for kind in (_gzipped(plain), bz2.compress(plain), lzma.compress(plain)))
+    yield from (b"\0\x10\0" + kind for kind in (plain, _real(tarfile.PAX_FORMAT), _real(tarfile.USTAR_FORMAT)))
+    yield from (b"\0\x10\0" + kind for kind in (_gzipped(plain), bz2.compress(plain), lzma.compress(plain)))
     yield from (b"\x01" + piece for piece in noise(40, 200))
 
 
@@ -146,7 +153,7 @@ def _archive(picks: Picks) -> bytes:
 def _members(picks: Picks) -> Iterator[bytes]:
     while picks:
         name, kind = picks.one(_NAMES), picks.one(_KINDS)
-        content = picks.one((b"", b"x" * picks.below(2000), b"30 path=../../outside/kept\n", picks.some(64)))
+        content = picks.one((b"", b"x" * picks.below(2000), picks.one(_RECORDS), picks.some(64)))
         size = len(content) if picks.below(8) else picks.below(1 << 32)
         member = Member(name, kind, picks.below(0o10000), size, picks.below(1 << 40) * 10**6, picks.one(_TARGETS))
         yield encode(member) + content + bytes(padding(len(content)))
@@ -162,6 +169,7 @@ def _real(form: int) -> bytes:
             ("c", tarfile.SYMTYPE, "a/b"),
         ):
             info = tarfile.TarInfo(name)
+            info.mtime = 1234.5  # which takes a header of its own in pax
             info.type, info.linkname, info.size = kind, link, 3 if kind == tarfile.REGTYPE else 0
             archive.addfile(info, io.BytesIO(b"abc"))
     return target.getvalue().rstrip(b"\0") + bytes(1024)

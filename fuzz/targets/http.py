@@ -34,7 +34,12 @@ TOKEN = "CanaryNotASecret0123456789"
 _METHODS = ("GET", "POST", "HEAD", "DELETE", "OPTIONS")
 _PATHS = (
     *("/", "/healthz", "/readyz", "/metrics", "/api/v1/runner", "/api/v1/queues", "/api/v1/experiments"),
-    *("/api/v1/experiments/k", "/api/v1/experiments/k/output", "/api/v1/experiments/k/stop", "/api/v1/drain"),
+    *(
+        "/api/v1/experiments/k",
+        "/api/v1/experiments/k/output",
+        "/api/v1/experiments/k/stop",
+        "/api/v1/runner/drain",
+    ),
     *("/experiments/k", "/static/app.js", "/api/v1/openapi.json", "/api/v1/events", "/api/v1/experiments/"),
 )
 _HEADERS = (b"host", b"authorization", b"accept", b"last-event-id", b"range", b"content-length")
@@ -96,9 +101,9 @@ _app = application(
 
 def seeds() -> Iterable[bytes]:
     yield from (bytes([method, path, 0]) for method in range(2) for path in range(len(_PATHS)))
-    yield b"\x00\x06\x00\x20limit=10&after=k&status=finished\x00"
-    yield b"\x00\x08\x00\x10tail=5&follow=true\x00"
-    yield b"\x01\x0a\x00\x00\x01\x01\x21Bearer " + TOKEN.encode()
+    yield b"\x00\x06\x00\x00\x20limit=10&after=k&status=finished\x00"
+    yield b"\x00\x08\x00\x00\x12tail=5&follow=true\x00"
+    yield b"\x01\x0a\x00\x00\x00\x01\x01\x21Bearer " + TOKEN.encode()
     yield from noise(20, 64)
 
 
