@@ -8,7 +8,7 @@ from fuzz.target import SAMPLES
 from studio_runner.errors import InvalidMessageError
 from studio_runner.messages.arguments import script_arguments
 from studio_runner.messages.request import Request, parse_request, short_key
-from studio_runner.messages.salvage import salvaged_config, salvaged_experiment, salvaged_secrets
+from studio_runner.messages.salvage import salvaged
 from studio_runner.messages.secrets import without_secrets
 from studio_runner.messages.variables import expand
 from studio_runner.reports.records import without_credentials
@@ -57,11 +57,10 @@ def check(data: bytes) -> None:
 
 
 def _salvage(data: bytes) -> None:
-    experiment = salvaged_experiment(data)
-    if experiment is not None:
-        json.dumps(without_secrets(without_credentials(experiment)))
-    salvaged_config(data)
-    assert all(isinstance(secret, str) for secret in salvaged_secrets(data))
+    found = salvaged(data)
+    if found.experiment is not None:
+        json.dumps(without_secrets(without_credentials(found.experiment)))
+    assert all(isinstance(secret, str) for secret in found.secrets)
 
 
 def use(request: Request) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from fuzz.target import SAMPLES
 from studio_runner.errors import Reason
 from studio_runner.machine.inventory import Capacity
-from studio_runner.messages.salvage import salvaged_experiment
+from studio_runner.messages.salvage import salvaged
 from studio_runner.reports.base import Checkpointed, Ended, Event, StageEntered, Started, Subject
 from studio_runner.reports.notices import Notice
 from studio_runner.reports.prometheus import CacheFigures, Metrics, Standing
@@ -30,7 +30,7 @@ def seeds() -> Iterable[bytes]:
 
 
 def check(data: bytes) -> None:
-    experiment = salvaged_experiment(data)
+    experiment = salvaged(data).experiment
     if experiment is not None:
         subject = Subject(str(experiment["key"]), experiment, "rmq_q", 1, "h", None)
         _loop.run_until_complete(_told(subject))

@@ -10,7 +10,7 @@ from studio_runner.errors import InvalidMessageError
 from studio_runner.messages import jsontext
 from studio_runner.messages.jsontext import TooManyValuesError, loads, read_json, too_many
 from studio_runner.messages.naming import name_of
-from studio_runner.messages.salvage import salvaged_config, salvaged_experiment
+from studio_runner.messages.salvage import salvaged
 from studio_runner.queues.reading import is_complete
 
 LIMIT = 64 << 20
@@ -36,8 +36,8 @@ def test_nobody_else_who_looks_at_a_message_reads_a_crowd(body):
     """It goes to the dead letters, where it has no name, and nothing of it is told to anybody."""
     assert is_complete(body)
     assert name_of(body) == ""
-    assert salvaged_experiment(body) is None
-    assert salvaged_config(body) is None
+    assert salvaged(body).experiment is None
+    assert salvaged(body).config is None
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import pytest
 from studio_runner.errors import InvalidMessageError
 from studio_runner.messages.credentials import secrets_of
 from studio_runner.messages.request import parse_request
-from studio_runner.messages.salvage import salvaged_config, salvaged_experiment, salvaged_secrets
+from studio_runner.messages.salvage import salvaged
 
 DATABASE = {"type": "s3", "endpoint": "http://h", "bucket": "meta"}
 
@@ -17,11 +17,11 @@ def body(experiment=None, config=None):
 
 
 def test_the_experiment_is_there_when_its_key_is():
-    assert salvaged_experiment(body({"key": "k", "args": 7})) == {"key": "k", "args": 7}
+    assert salvaged(body({"key": "k", "args": 7})).experiment == {"key": "k", "args": 7}
 
 
 def test_the_valid_parts_of_the_configuration_are_kept():
-    config = salvaged_config(body(config={"database": DATABASE, "runner": 7, "env": {"A": "b"}, "pip": 3}))
+    config = salvaged(body(config={"database": DATABASE, "runner": 7, "env": {"A": "b"}, "pip": 3})).config
     assert (config.database.bucket, config.runner, config.env) == ("meta", None, {"A": "b"})
 
 
@@ -29,13 +29,13 @@ def test_the_valid_parts_of_the_configuration_are_kept():
     "content", [b"", b"{", b"[]", b"null", b"\xff", b"[" * 100_000, body(), body([], "x"), body({"key": 7})]
 )
 def test_where_nothing_can_be_read_there_is_nothing(content):
-    assert salvaged_experiment(content) is None
-    assert salvaged_config(content) is None
+    assert salvaged(content).experiment is None
+    assert salvaged(content).config is None
 
 
 def test_a_key_is_not_salvaged_from_what_is_nested_too_deep_to_be_written_again():
     deep = b'{"experiment":{"key":"k","x":' + b"[" * 900 + b"]" * 900 + b"}}"
-    assert salvaged_experiment(deep) is None
+    assert salvaged(deep).experiment is None
 
 
 CROWDS = {
@@ -52,9 +52,9 @@ def test_a_message_with_more_secrets_than_anybody_can_look_for_is_refused_and_no
     refused = body(experiment, {"x": crowd(2001)}).replace(b" //", b" \\u003a\\u002f\\u002f")
     with pytest.raises(InvalidMessageError, match="found more than 2000 secrets, or 100000 addresses"):
         parse_request(refused)
-    assert salvaged_experiment(refused) is None
-    assert salvaged_config(refused) is None
-    assert salvaged_secrets(refused) == frozenset()
+    assert salvaged(refused).experiment is None
+    assert salvaged(refused).config is None
+    assert salvaged(refused).secrets == frozenset()
     accepted = body(experiment, {"x": crowd(2000)}).replace(b" //", b" \\u003a\\u002f\\u002f")
     assert len(secrets_of(parse_request(accepted))) == 2000
 

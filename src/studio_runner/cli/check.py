@@ -44,12 +44,12 @@ def command(session: Session, settings: Settings, message: BinaryIO, queue: str,
 def _secrets(body: bytes) -> frozenset[str]:
     from studio_runner.messages.credentials import secrets_of
     from studio_runner.messages.request import parse_request
-    from studio_runner.messages.salvage import salvaged_secrets
+    from studio_runner.messages.salvage import salvaged
 
     try:
         return secrets_of(parse_request(body))
     except InvalidMessageError:
-        return salvaged_secrets(body)
+        return salvaged(body).secrets
 
 
 async def _examined(body: bytes, here: Here, queue: str) -> list[Finding]:

@@ -11,6 +11,7 @@ import logging
 import time
 from collections.abc import Callable, Coroutine, Mapping
 from contextlib import AsyncExitStack, ExitStack
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from studio_runner.messages.metadata import Document
 from studio_runner.messages.naming import name_if_sealed
 from studio_runner.messages.request import Request, short_key
 from studio_runner.messages.results import parse_results
-from studio_runner.messages.salvage import salvaged_config, salvaged_experiment, salvaged_secrets
+from studio_runner.messages.salvage import Salvaged, salvaged
 from studio_runner.process.base import Exit
 from studio_runner.process.hidden import places_of
 from studio_runner.process.lines import EveryLine, LineScanner, Scanner
@@ -92,9 +93,14 @@ class Attempt:
             log.log(level, "%s: %s", outcome.reason, outcome.sentence)
             return outcome
 
+    @cached_property
+    def _salvaged(self) -> Salvaged:
+        """Read once: a message may be large, and nothing else happens meanwhile."""
+        return salvaged(self._reading.body)
+
     def _secrets(self) -> frozenset[str]:
         request = self._reading.request
-        return secrets_of(request) if request else salvaged_secrets(self._reading.body)
+        return secrets_of(request) if request else self._salvaged.secrets
 
     def _shown(self, outcome: Outcome) -> Outcome:
         return shown(outcome, self._host.secrets.masker)
@@ -306,7 +312,7 @@ class Attempt:
 
     async def _report_unstarted(self, outcome: Outcome) -> None:
         request = self._reading.request
-        if experiment := _experiment(request) if request else salvaged_experiment(self._reading.body):
+        if experiment := _experiment(request) if request else self._salvaged.experiment:
             await self._report_end(self._subject(experiment, None), outcome, None)
 
     def _subject(self, experiment: Mapping[str, Any], place: Path | None) -> Subject:
@@ -319,7 +325,7 @@ class Attempt:
             host=self._host.identity.host,
             directory=place,
             runner=self._host.identity.runner,
-            config=request.config if request else salvaged_config(self._reading.body),
+            config=request.config if request else self._salvaged.config,
         )
 
     async def _report_end(self, subject: Subject, outcome: Outcome, end: Exit | None) -> None:
