@@ -54,8 +54,10 @@ class _Overview:
 
     def __init__(self) -> None:
         self.drained = False
+        secrets = Secrets()
+        secrets.learn([TOKEN])  # as the command does with whatever it was given
         settings = SimpleNamespace(experiments=SimpleNamespace(output_limit=1 << 20))
-        self.daemon = SimpleNamespace(drain=self._drain, host=SimpleNamespace(secrets=Secrets(), settings=settings))
+        self.daemon = SimpleNamespace(drain=self._drain, host=SimpleNamespace(secrets=secrets, settings=settings))
         self.records = Records.in_directory(Path(_place.name))
 
     def _drain(self) -> None:
