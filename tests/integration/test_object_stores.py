@@ -10,7 +10,7 @@ import ssl
 import subprocess
 import time
 import tracemalloc
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -514,6 +514,20 @@ async def test_web_addresses_are_for_reading(s3: SeaweedS3, bucket: str):
 
 
 @asynccontextmanager
+async def answering(answer: Callable[[web.Request], Awaitable[web.StreamResponse]]) -> AsyncIterator[str]:
+    """The host and port of a web server on this machine."""
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", answer)
+    runner = web.AppRunner(app, shutdown_timeout=0.1)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    try:
+        yield f"127.0.0.1:{runner.addresses[0][1]}"
+    finally:
+        await runner.cleanup()
+
+
+@asynccontextmanager
 async def plain_server() -> AsyncIterator[str]:
     """Knows no ranges and no etags; wants a password below /private; moved some of it."""
 
@@ -534,15 +548,8 @@ async def plain_server() -> AsyncIterator[str]:
         await response.write(b"x" * 1000)
         return response
 
-    app = web.Application()
-    app.router.add_get("/{path:.*}", answer)
-    runner = web.AppRunner(app, shutdown_timeout=0.1)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    try:
-        yield f"http://127.0.0.1:{runner.addresses[0][1]}"
-    finally:
-        await runner.cleanup()
+    async with answering(answer) as address:
+        yield f"http://{address}"
 
 
 @pytest.mark.parametrize("path", ["data", "moved", "unsized"])
@@ -569,15 +576,8 @@ async def endless_server(asked: list[str | None]) -> AsyncIterator[str]:
                 await response.write(bytes(1 << 20))
         return response
 
-    app = web.Application()
-    app.router.add_get("/{path:.*}", answer)
-    runner = web.AppRunner(app, shutdown_timeout=0.1)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    try:
-        yield f"http://127.0.0.1:{runner.addresses[0][1]}"
-    finally:
-        await runner.cleanup()
+    async with answering(answer) as address:
+        yield f"http://{address}"
 
 
 async def test_a_server_that_knows_no_ranges_is_asked_once(tmp_path: Path):
@@ -680,15 +680,8 @@ async def account_server(answers: list[dict[str, str]]) -> AsyncIterator[str]:
         )
         return web.json_response({"access_token": f"token-{len(answers)}", "expires_in": 3600})
 
-    app = web.Application()
-    app.router.add_route("*", "/{path:.*}", answer)
-    runner = web.AppRunner(app, shutdown_timeout=0.1)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    try:
-        yield f"127.0.0.1:{runner.addresses[0][1]}"
-    finally:
-        await runner.cleanup()
+    async with answering(answer) as address:
+        yield address
 
 
 @pytest.mark.parametrize("kind", ["service_account", "authorized_user", "metadata"])
