@@ -6,7 +6,6 @@ import errno
 import fcntl
 import os
 import random
-import stat
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Generic, Protocol, TypeVar
 from studio_runner.errors import ConfigError, ObjectNotFoundError, PreconditionFailedError, StorageUnavailableError
 from studio_runner.messages.jsontext import beginning
 from studio_runner.process.modes import make_directories, share_file
+from studio_runner.process.regular import open_regular
 
 Edit = Callable[[bytes | None], bytes | None]
 """From what a document holds now (None: it does not exist) to what it shall hold (None: what it holds)."""
@@ -110,14 +110,17 @@ class DirectoryDocuments:
         return descriptor
 
     def _content(self, path: Path) -> bytes | None:
-        return _read(path) if self._contains(path) else None
+        inside = self._inside(path)
+        return _read(inside) if inside else None
 
-    def _contains(self, path: Path) -> bool:
-        """Others may write into a sender's database; no link that they put there leads us out of it."""
-        return path.parent.resolve().is_relative_to(self._root.resolve())
+    def _inside(self, path: Path) -> Path | None:
+        """The path without links to its directory. None when they lead out of the database: others may write into a
+        sender's."""
+        directory = path.parent.resolve()
+        return directory / path.name if directory.is_relative_to(self._root.resolve()) else None
 
     def _must_contain(self, path: Path) -> None:
-        if not self._contains(path):
+        if not self._inside(path):
             raise OSError(errno.ELOOP, "a link leads out of the database", str(path.parent))
 
     def _walk(self, directory: Path) -> Iterator[tuple[str, bytes]]:
@@ -232,24 +235,13 @@ async def _whole(key: str, pieces: AsyncIterator[bytes]) -> bytes:
 
 
 def _read(path: Path) -> bytes | None:
-    """None also for what can be none. In a sender's place a pipe would keep its reader waiting, and a link show
-    what only the runner may read."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except (FileNotFoundError, NotADirectoryError):
+    """None also for what can be none."""
+    descriptor = open_regular(path)
+    if descriptor is None:
         return None
-    except OSError as error:
-        if error.errno != errno.ELOOP:
-            raise
-        return None
-    try:
-        found = os.fstat(descriptor)
-        if not stat.S_ISREG(found.st_mode) or found.st_size > LARGEST:
-            return None
-        with os.fdopen(descriptor, "rb", buffering=0, closefd=False) as file:
-            return file.read(found.st_size)  # it may grow
-    finally:  # `fdopen` takes no directory, and leaves it open
-        os.close(descriptor)
+    with os.fdopen(descriptor, "rb", buffering=0) as file:
+        size = os.fstat(descriptor).st_size
+        return file.read(size) if size <= LARGEST else None  # it may grow
 
 
 def _version(path: Path) -> str | None:
