@@ -4,7 +4,8 @@ import re
 from collections.abc import Iterable
 
 MOST_TEXT = 1 << 20
-"""Characters of all arguments that are read. The kernel starts no program with many more."""
+"""Characters of all requirement lines, of all variables, or of all arguments, of one message. The kernel starts no
+program with more variables or arguments than that, and whoever reads lines reads them more than once."""
 
 _TOKEN = re.compile(
     r"""

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, FailFast, WithJsonSchema
 
 from studio_runner.messages import units
+from studio_runner.messages.arguments import MOST_TEXT
 from studio_runner.messages.refusal import NotAcceptedError
 
 NOTHING = "<no value>"
@@ -15,10 +16,6 @@ NOTHING = "<no value>"
 
 MOST_MEMBERS = 10_000
 """Of artifacts, or of variables, in one message."""
-
-MOST_TEXT = 1 << 20
-"""Characters of all requirement lines, of all variables, or of all arguments, of one message. The kernel starts no
-program with more variables or arguments than that, and whoever reads lines reads them more than once."""
 
 LONGEST_LINE = 1 << 14
 """Characters of one requirement line."""

@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 
 from studio_runner.errors import InvalidMessageError
-from studio_runner.messages.fields import MOST_TEXT
+from studio_runner.messages.arguments import MOST_TEXT
 from studio_runner.messages.refusal import json_path
 
 _NAME = re.compile(r"%([A-Za-z_][A-Za-z0-9_]*)(?=%)")
